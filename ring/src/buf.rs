@@ -172,6 +172,14 @@ impl fmt::Debug for Shared {
 pub struct Lease {
     bytes: *const [u8],
     id: u64,
+    home: u16,
+}
+
+impl Lease {
+    /// The number of the core whose table lent it.
+    pub fn home(&self) -> u16 {
+        self.home
+    }
 }
 
 // SAFETY: the bytes are immutable (`Stable`), and the home core keeps them alive until this value is
@@ -193,16 +201,20 @@ impl fmt::Debug for Lease {
 }
 
 /// The buffers of this core that other cores are reading.
-#[derive(Default)]
 pub struct LeaseTable {
     lent: HashMap<u64, Shared>,
     next_id: u64,
+    home: u16,
 }
 
 impl LeaseTable {
-    /// A table that has lent nothing.
-    pub fn new() -> LeaseTable {
-        LeaseTable::default()
+    /// A table of core `home` that has lent nothing.
+    pub fn new(home: u16) -> LeaseTable {
+        LeaseTable {
+            lent: HashMap::new(),
+            next_id: 0,
+            home,
+        }
     }
 
     /// Lends `view` to another core.
@@ -212,6 +224,7 @@ impl LeaseTable {
         let lease = Lease {
             bytes: &raw const **view,
             id,
+            home: self.home,
         };
         self.lent.insert(id, view.clone());
         lease
@@ -296,9 +309,9 @@ mod tests {
 
     #[test]
     fn a_lease_is_read_elsewhere_and_comes_home() {
-        let mut table = LeaseTable::new();
+        let mut table = LeaseTable::new(3);
         let lease = table.lend(&Shared::from(vec![1, 2, 3]).slice(1..3));
-        assert_eq!(table.lent_count(), 1);
+        assert_eq!((table.lent_count(), lease.home()), (1, 3));
         let lease = std::thread::spawn(move || {
             assert_eq!(&lease[..], &[2, 3]);
             lease
@@ -312,7 +325,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "did not lend it")]
     fn a_strange_lease_is_refused() {
-        let lease = LeaseTable::new().lend(&Shared::from(vec![1]));
-        LeaseTable::new().give_back(lease);
+        let lease = LeaseTable::new(0).lend(&Shared::from(vec![1]));
+        LeaseTable::new(1).give_back(lease);
     }
 }
