@@ -2,5 +2,11 @@
 //! that owns the partitions; knows no network, no topic metadata, no consumer group.
 #![forbid(unsafe_code)]
 
+pub mod batch;
+pub mod builder;
+pub mod compression;
+pub mod crc;
 pub mod disk;
+pub mod records;
 pub mod types;
+pub mod walk;
