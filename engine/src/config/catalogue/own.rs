@@ -1,0 +1,14 @@
+//! The keys that only Millrace has. A table of constants, read on any thread; it knows nothing about how a
+//! key is used.
+
+use crate::config::key::{KeySpec, keys};
+
+/// The keys of our own, sorted by name.
+pub static OWN: &[KeySpec] = keys! {
+    "http.listener": String, "127.0.0.1:9644", Any, Honoured, Static;
+    "Where health and metrics are served over HTTP, as host:port; empty switches it off.";
+    "idle.poll.rounds": Int, "4", Between(0, 1000000000), Honoured, Static;
+    "Turns without work that a core makes before it sleeps; more lowers latency and costs processor time.";
+    "record.validation.walk.enable": Boolean, "true", Any, Honoured, Static;
+    "Whether the records inside compressed batches are checked one by one, as Kafka does; false trusts the producers.";
+};

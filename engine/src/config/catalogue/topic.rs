@@ -1,0 +1,74 @@
+//! The topic keys: all that Kafka 4.3 has. A table of constants, read on
+//! any thread; it knows nothing about how a key is used.
+
+use crate::config::key::{KeySpec, keys};
+
+/// Every topic key, sorted by name.
+pub static TOPIC: &[KeySpec] = keys! {
+    "cleanup.policy": List, "delete", ListOf(CLEANUP_POLICIES), Honoured, Dynamic;
+    "What becomes of old segments: delete, compact, both, or (empty) neither.";
+    "compression.gzip.level": Int, "-1", GzipLevel, Honoured, Dynamic;
+    "Level where this topic compresses with gzip: 1 to 9, or -1 for the library's default.";
+    "compression.lz4.level": Int, "9", Between(1, 17), Accepted, Dynamic;
+    "Level where this topic compresses with lz4; the encoder here knows one level.";
+    "compression.type": String, "producer", OneOf(COMPRESSION_TYPES), Honoured, Dynamic;
+    "How stored batches are compressed; 'producer' keeps them as they came.";
+    "compression.zstd.level": Int, "3", Between(-131072, 22), Honoured, Dynamic;
+    "Level where this topic compresses with zstd.";
+    "delete.retention.ms": Long, "86400000", AtLeast(0), Honoured, Dynamic;
+    "Milliseconds for which a compacted topic keeps the tombstone of a deleted key.";
+    "file.delete.delay.ms": Long, "60000", AtLeast(0), Honoured, Dynamic;
+    "Milliseconds between the end of a segment and the removal of its files.";
+    "flush.messages": Long, "1", AtLeast(1), Honoured, Dynamic;
+    "Records after which a partition is flushed to disk; at 1 every acknowledged record is on disk.";
+    "flush.ms": Long, "9223372036854775807", AtLeast(0), Honoured, Dynamic;
+    "Most milliseconds that a record waits for its flush, where not every record is flushed.";
+    "follower.replication.throttled.replicas": List, "", ThrottledReplicas, Accepted, Dynamic;
+    "Replicas whose fetching is throttled, as partition:broker pairs or * for all.";
+    "index.interval.bytes": Int, "4096", AtLeast(0), Honoured, Dynamic;
+    "Bytes of records between two entries of the offset index.";
+    "leader.replication.throttled.replicas": List, "", ThrottledReplicas, Accepted, Dynamic;
+    "Replicas whose serving of followers is throttled, as partition:broker pairs or * for all.";
+    "local.retention.bytes": Long, "-2", AtLeast(-2), Accepted, Dynamic;
+    "Bytes of a tiered partition that stay on the local disk; -2 follows retention.bytes.";
+    "local.retention.ms": Long, "-2", AtLeast(-2), Accepted, Dynamic;
+    "Milliseconds for which segments of a tiered partition stay on the local disk; -2 follows retention.ms.";
+    "max.compaction.lag.ms": Long, "9223372036854775807", AtLeast(1), Honoured, Dynamic;
+    "Milliseconds after which a record must have become part of compaction.";
+    "max.message.bytes": Int, "1048588", AtLeast(0), Honoured, Dynamic;
+    "Largest record batch in bytes, compressed, that this topic takes.";
+    "message.timestamp.after.max.ms": Long, "3600000", AtLeast(0), Honoured, Dynamic;
+    "Most milliseconds by which a record's timestamp may lie in the future.";
+    "message.timestamp.before.max.ms": Long, "9223372036854775807", AtLeast(0), Honoured, Dynamic;
+    "Most milliseconds by which a record's timestamp may lie in the past.";
+    "message.timestamp.type": String, "CreateTime", OneOf(TIMESTAMP_TYPES), Honoured, Dynamic;
+    "Whether records keep the time of their creation or get that of their append.";
+    "min.cleanable.dirty.ratio": Double, "0.5", BetweenFloat(0.0, 1.0), Honoured, Dynamic;
+    "Share of a compacted log that must be new before it is compacted again.";
+    "min.compaction.lag.ms": Long, "0", AtLeast(0), Honoured, Dynamic;
+    "Milliseconds for which a record stays out of compaction.";
+    "min.insync.replicas": Int, "1", AtLeast(1), Honoured, Dynamic;
+    "Replicas that must have a record before acks=all answers; never more than the topic has.";
+    "preallocate": Boolean, "false", Any, Honoured, Dynamic;
+    "Whether the whole size of a new segment is allocated at once.";
+    "remote.log.copy.disable": Boolean, "false", Any, Refused, Dynamic;
+    "Whether a tiered topic stops copying to remote storage; only the default is taken while tiering is not served.";
+    "remote.log.delete.on.disable": Boolean, "false", Any, Refused, Dynamic;
+    "Whether switching tiering off deletes what was tiered; only the default is taken while tiering is not served.";
+    "remote.storage.enable": Boolean, "false", Any, Refused, Dynamic;
+    "Whether closed segments move to remote storage; not served yet, so 'true' is refused.";
+    "retention.bytes": Long, "-1", Any, Honoured, Dynamic;
+    "Bytes that a partition keeps at least before old segments are deleted; -1 means no limit.";
+    "retention.ms": Long, "604800000", AtLeast(-1), Honoured, Dynamic;
+    "Milliseconds for which records are kept; -1 means for ever.";
+    "segment.bytes": Int, "1073741824", AtLeast(1048576), Honoured, Dynamic;
+    "Largest size of a segment in bytes.";
+    "segment.index.bytes": Int, "10485760", AtLeast(4), Honoured, Dynamic;
+    "Largest size of an index in bytes; a segment rolls when one is full.";
+    "segment.jitter.ms": Long, "0", AtLeast(0), Honoured, Dynamic;
+    "Most milliseconds by which the roll of a segment is brought forward at random.";
+    "segment.ms": Long, "604800000", AtLeast(1), Honoured, Dynamic;
+    "Milliseconds after which a new segment is begun.";
+    "unclean.leader.election.enable": Boolean, "false", Any, Accepted, Dynamic;
+    "Whether a replica out of sync may become leader; one node has none.";
+};
