@@ -2,3 +2,18 @@
 //! core that made it; nothing here knows Kafka, partitions or logs.
 
 pub mod buf;
+pub mod clock;
+pub mod file;
+mod helper;
+mod op;
+pub mod probe;
+pub mod recv_pool;
+pub mod ring;
+pub mod socket;
+pub mod wake;
+
+pub use file::{File, FileOutcome, OpenOptions};
+pub use op::OpToken;
+pub use ring::{Completion, Ring, RingConfig};
+pub use socket::{EndReason, IntoBuf, Listener, SocketId};
+pub use wake::Waker;

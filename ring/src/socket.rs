@@ -1,0 +1,965 @@
+//! TCP sockets on the ring: accepting, receiving, sending, closing. Lives on one core; knows no frame
+//! and no protocol.
+//!
+//! A socket's descriptor is closed, and its slot given to another, only when the kernel holds no
+//! operation of it any more; so no completion is ever taken for a later socket's. Cancellations name
+//! operations, not descriptors, for the same reason. At most one receive and one send of a socket are
+//! in flight, which keeps its bytes in order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use io_uring::{cqueue, opcode, squeue, types};
+
+use crate::buf::{AlignedBuf, Chunk, Shared};
+use crate::file::is_again;
+use crate::op::{Op, OpToken, SendState};
+use crate::recv_pool::GROUP;
+use crate::ring::{Completion, Ring};
+
+/// Chunks gathered into one send.
+const SEND_CHUNKS_MAX: usize = 256;
+/// Bytes gathered into one send: what one turn gives to one connection.
+const SEND_BYTES_MAX: usize = 1 << 20;
+/// Connections that wait to be accepted, at most; the kernel's own limit may be lower.
+const BACKLOG: libc::c_int = 4096;
+
+/// A connection of this ring. Never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId {
+    index: u32,
+    generation: u32,
+}
+
+impl SocketId {
+    /// The id as one number, unique among this ring's sockets.
+    pub fn to_u64(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The slot: small, and used again by later sockets.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+/// Why receiving ended.
+#[derive(Debug)]
+pub enum EndReason {
+    /// The peer has sent all it wanted to send.
+    Finished,
+    /// The connection is broken.
+    Failed(io::Error),
+}
+
+/// A caller's buffer to receive into.
+#[derive(Debug)]
+pub enum IntoBuf {
+    /// Aligned memory.
+    Aligned(AlignedBuf),
+    /// Any memory.
+    Plain(Vec<u8>),
+}
+
+impl Deref for IntoBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            IntoBuf::Aligned(buf) => buf,
+            IntoBuf::Plain(buf) => buf,
+        }
+    }
+}
+
+impl DerefMut for IntoBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            IntoBuf::Aligned(buf) => buf,
+            IntoBuf::Plain(buf) => buf,
+        }
+    }
+}
+
+impl From<IntoBuf> for Shared {
+    fn from(buf: IntoBuf) -> Shared {
+        match buf {
+            IntoBuf::Aligned(buf) => buf.freeze(),
+            IntoBuf::Plain(buf) => buf.into(),
+        }
+    }
+}
+
+/// A listening socket that is not yet on a ring; made at start, moved to its core.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+    local: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on `address` with one socket per core; the kernel spreads connections over them. With
+    /// port 0 all get the same free port.
+    ///
+    /// # Errors
+    /// `AddrInUse` also when another process listens there with SO_REUSEPORT: a second broker must not
+    /// take half of the connections silently.
+    pub fn bind_group(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
+        assert!(count > 0);
+        // The guard does not share its port, so it fails where anybody listens. It lets go before the
+        // sharing sockets take the port.
+        let guard = Listener::bind(address, false)?;
+        listen(&guard.fd)?;
+        let address = guard.local;
+        drop(guard);
+        let group = (0..count)
+            .map(|_| Listener::bind(address, true))
+            .collect::<io::Result<Vec<_>>>()?;
+        for listener in &group {
+            listen(&listener.fd)?;
+        }
+        Ok(group)
+    }
+
+    /// The address it listens on, with the port that it got.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn bind(address: SocketAddr, share_port: bool) -> io::Result<Listener> {
+        let family = match address {
+            SocketAddr::V4(_) => libc::AF_INET,
+            SocketAddr::V6(_) => libc::AF_INET6,
+        };
+        // SAFETY: no memory is passed.
+        let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+        // SAFETY: the descriptor is new and ours.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+        if share_port {
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
+        }
+        let (storage, len) = to_kernel(address);
+        // SAFETY: `storage` holds an address of this family in its first `len` bytes.
+        check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const storage).cast(), len) })?;
+        let local = name_of(&fd, libc::getsockname)?;
+        Ok(Listener { fd, local })
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn listen(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG) }).map(|_| ())
+}
+
+fn set_option(fd: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` is valid for its size.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    })
+    .map(|_| ())
+}
+
+fn to_kernel(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+    // SAFETY: all of sockaddr_storage is plain numbers, for which zero is a value.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let len = match address {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: sockaddr_storage is larger than, and aligned for, any address.
+            unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(raw) };
+            size_of_val(&raw)
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(raw) };
+            size_of_val(&raw)
+        }
+    };
+    (storage, len as libc::socklen_t)
+}
+
+type NameCall =
+    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn name_of(fd: &OwnedFd, call: NameCall) -> io::Result<SocketAddr> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: `storage` is valid for `len` bytes, and `call` is getsockname or getpeername.
+    check(unsafe { call(fd.as_raw_fd(), storage.as_mut_ptr().cast(), &raw mut len) })?;
+    // SAFETY: zeroed memory is a valid sockaddr_storage, and the call filled it.
+    let storage = unsafe { storage.assume_init() };
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which address the storage holds.
+            let raw = unsafe { *(&raw const storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
+            Ok(SocketAddrV4::new(ip, u16::from_be(raw.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let raw = unsafe { *(&raw const storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+            let port = u16::from_be(raw.sin6_port);
+            Ok(SocketAddrV6::new(ip, port, raw.sin6_flowinfo, raw.sin6_scope_id).into())
+        }
+        _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+    }
+}
+
+/// The one receive of a socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Receive {
+    Idle,
+    /// The pool was empty; armed again when buffers have come home.
+    Starved,
+    Armed(OpToken),
+    /// Cancelled; what arrived before the cancellation is still delivered.
+    Stopping,
+    Into(OpToken),
+}
+
+/// The rest of a large message, received straight into the caller's buffer.
+struct Into {
+    /// `None` while the kernel has it.
+    buf: Option<IntoBuf>,
+    filled: usize,
+    end: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Closing {
+    No,
+    AfterSends,
+    Now,
+}
+
+struct Socket {
+    fd: OwnedFd,
+    in_flight_count: u32,
+    receive: Receive,
+    receive_wanted: bool,
+    receive_ended: bool,
+    into: Option<Into>,
+    outgoing: VecDeque<Chunk>,
+    /// Bytes queued and in flight.
+    unsent_bytes: usize,
+    sending: Option<OpToken>,
+    send_failed: bool,
+    /// What is in flight is to be copied out and sent from the copy.
+    unpin: bool,
+    /// Listed in `Sockets::to_send`.
+    listed: bool,
+    closing: Closing,
+    /// Listed in `Sockets::to_finish`.
+    finishing: bool,
+}
+
+struct SocketSlot {
+    generation: u32,
+    socket: Option<Socket>,
+}
+
+struct ListenerSlot {
+    fd: Option<OwnedFd>,
+    accepting: Option<OpToken>,
+    stopped: bool,
+}
+
+/// All sockets of a ring.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    slots: Vec<SocketSlot>,
+    free: Vec<u32>,
+    listeners: Vec<ListenerSlot>,
+    to_send: Vec<SocketId>,
+    to_finish: Vec<SocketId>,
+    starved: VecDeque<SocketId>,
+    starved_count: u64,
+}
+
+impl Sockets {
+    fn get(&mut self, id: SocketId) -> Option<&mut Socket> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        slot.socket.as_mut()
+    }
+
+    /// The socket of an operation that is in flight: it cannot be gone.
+    fn held(&mut self, id: SocketId) -> &mut Socket {
+        self.get(id)
+            .expect("a socket stays until its operations have ended")
+    }
+
+    fn insert(&mut self, fd: OwnedFd) -> SocketId {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.slots.push(SocketSlot {
+                    generation: 0,
+                    socket: None,
+                });
+                u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 sockets")
+            }
+        };
+        let slot = &mut self.slots[index as usize];
+        slot.socket = Some(Socket {
+            fd,
+            in_flight_count: 0,
+            receive: Receive::Idle,
+            receive_wanted: false,
+            receive_ended: false,
+            into: None,
+            outgoing: VecDeque::new(),
+            unsent_bytes: 0,
+            sending: None,
+            send_failed: false,
+            unpin: false,
+            listed: false,
+            closing: Closing::No,
+            finishing: false,
+        });
+        SocketId {
+            index,
+            generation: slot.generation,
+        }
+    }
+
+    /// Notes that a socket may be finished.
+    fn check_finish(&mut self, id: SocketId) {
+        let socket = self.held(id);
+        if socket.closing == Closing::Now && socket.in_flight_count == 0 && !socket.finishing {
+            socket.finishing = true;
+            self.to_finish.push(id);
+        }
+    }
+}
+
+impl Socket {
+    /// Sendable chunks are listed for the next turn, so that answers of one turn share a send.
+    fn wants_send(&self) -> bool {
+        self.sending.is_none()
+            && !self.listed
+            && !self.send_failed
+            && !self.outgoing.is_empty()
+            && self.closing != Closing::Now
+    }
+}
+
+impl Ring {
+    /// Starts accepting on a listener; its number counts from 0 in the order of these calls.
+    pub fn listen(&mut self, listener: Listener) -> usize {
+        self.sockets.listeners.push(ListenerSlot {
+            fd: Some(listener.fd),
+            accepting: None,
+            stopped: false,
+        });
+        let number = self.sockets.listeners.len() - 1;
+        self.resume_accept(number);
+        number
+    }
+
+    /// Accepts again after [`Completion::AcceptFailed`].
+    pub fn resume_accept(&mut self, listener: usize) {
+        let slot = &self.sockets.listeners[listener];
+        let Some(fd) = &slot.fd else { return };
+        if slot.stopped || slot.accepting.is_some() {
+            return;
+        }
+        let entry = opcode::AcceptMulti::new(types::Fd(fd.as_raw_fd()))
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
+        let token = self.push_op(Op::Accept { listener }, entry);
+        self.sockets.listeners[listener].accepting = Some(token);
+    }
+
+    /// Stops accepting on all listeners and closes them.
+    pub fn stop_accepting(&mut self) {
+        for number in 0..self.sockets.listeners.len() {
+            let slot = &mut self.sockets.listeners[number];
+            slot.stopped = true;
+            match slot.accepting {
+                Some(token) => self.cancel(token),
+                None => slot.fd = None,
+            }
+        }
+    }
+
+    pub(crate) fn on_accept(
+        &mut self,
+        listener: usize,
+        result: i32,
+        more: bool,
+        completions: &mut Vec<Completion>,
+    ) {
+        let slot = &mut self.sockets.listeners[listener];
+        if !more {
+            slot.accepting = None;
+        }
+        if result >= 0 {
+            // SAFETY: the kernel has just made this descriptor for us.
+            let fd = unsafe { OwnedFd::from_raw_fd(result) };
+            // A peer that is gone already is nobody to tell about.
+            if let Ok((socket, peer, local)) = self.adopt_socket(fd) {
+                completions.push(Completion::Accepted {
+                    listener,
+                    socket,
+                    peer,
+                    local,
+                });
+            }
+        }
+        let slot = &mut self.sockets.listeners[listener];
+        if more {
+            return;
+        }
+        if slot.stopped {
+            slot.fd = None;
+            return;
+        }
+        match -result {
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINVAL => {
+                completions.push(Completion::AcceptFailed {
+                    listener,
+                    error: io::Error::from_raw_os_error(-result),
+                });
+            }
+            _ => self.resume_accept(listener),
+        }
+    }
+
+    /// Takes over a connected socket, as if it had been accepted.
+    ///
+    /// # Errors
+    /// When it is not a connected TCP socket (any more).
+    pub fn adopt_socket(&mut self, fd: OwnedFd) -> io::Result<(SocketId, SocketAddr, SocketAddr)> {
+        set_option(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+        let peer = name_of(&fd, libc::getpeername)?;
+        let local = name_of(&fd, libc::getsockname)?;
+        Ok((self.sockets.insert(fd), peer, local))
+    }
+
+    /// How many sockets there are, closing ones included.
+    pub fn socket_count(&self) -> usize {
+        self.sockets.slots.len() - self.sockets.free.len()
+    }
+
+    /// How often a socket had to wait because no receive buffer was free.
+    pub fn starved_count(&self) -> u64 {
+        self.sockets.starved_count
+    }
+
+    /// Receives from now on.
+    pub fn resume_receive(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get(id) {
+            socket.receive_wanted = true;
+            self.advance_receive(id);
+        }
+    }
+
+    /// Stops receiving: back-pressure. What the kernel had already received is still delivered.
+    pub fn pause_receive(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        socket.receive_wanted = false;
+        self.stop_multishot(id);
+    }
+
+    fn stop_multishot(&mut self, id: SocketId) {
+        let socket = self.sockets.held(id);
+        match socket.receive {
+            Receive::Armed(token) => {
+                socket.receive = Receive::Stopping;
+                self.cancel(token);
+            }
+            Receive::Starved => socket.receive = Receive::Idle,
+            Receive::Idle | Receive::Stopping | Receive::Into(_) => {}
+        }
+    }
+
+    /// Receives the next bytes of this socket into `buf[range]` until it is full; then comes
+    /// [`Completion::ReceivedInto`], and after it ordinary receiving goes on as it was. Bytes that had
+    /// already been received otherwise are copied into the buffer, which keeps them in order: so call
+    /// this only when all completions of the last turn are handled. Goes on while receiving is paused.
+    /// If receiving ends first, the buffer is dropped.
+    ///
+    /// # Panics
+    /// If the range is empty or outside the buffer, or such a request is open for this socket.
+    pub fn receive_into(&mut self, id: SocketId, buf: IntoBuf, range: std::ops::Range<usize>) {
+        assert!(range.start < range.end && range.end <= buf.len());
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        assert!(socket.into.is_none(), "one direct receive at a time");
+        if socket.receive_ended || socket.closing != Closing::No {
+            return;
+        }
+        socket.into = Some(Into {
+            buf: Some(buf),
+            filled: range.start,
+            end: range.end,
+        });
+        self.stop_multishot(id);
+        self.advance_receive(id);
+    }
+
+    /// How far a direct receive has come: the end of the filled part of the buffer. `None` when none is
+    /// open.
+    pub fn received_into(&mut self, id: SocketId) -> Option<usize> {
+        Some(self.sockets.get(id)?.into.as_ref()?.filled)
+    }
+
+    /// Arms what this socket should be doing and is not.
+    fn advance_receive(&mut self, id: SocketId) {
+        let multishot = self.multishot_receive;
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if socket.receive != Receive::Idle || socket.receive_ended || socket.closing != Closing::No
+        {
+            return;
+        }
+        let fd = types::Fd(socket.fd.as_raw_fd());
+        if let Some(into) = &mut socket.into {
+            let mut buf = into.buf.take().expect("the kernel does not have it");
+            let rest = &mut buf[into.filled..into.end];
+            let len = rest.len().min(1 << 30) as u32;
+            let entry = opcode::Recv::new(fd, rest.as_mut_ptr(), len).build();
+            let token = self.push_op(Op::ReceiveInto { socket: id, buf }, entry);
+            let socket = self.sockets.held(id);
+            socket.receive = Receive::Into(token);
+            socket.in_flight_count += 1;
+        } else if socket.receive_wanted {
+            let entry = if multishot {
+                opcode::RecvMulti::new(fd, GROUP).build()
+            } else {
+                opcode::Recv::new(fd, std::ptr::null_mut(), 0)
+                    .buf_group(GROUP)
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT)
+            };
+            let token = self.push_op(Op::Receive { socket: id }, entry);
+            let socket = self.sockets.held(id);
+            socket.receive = Receive::Armed(token);
+            socket.in_flight_count += 1;
+        }
+    }
+
+    pub(crate) fn on_receive(
+        &mut self,
+        id: SocketId,
+        result: i32,
+        flags: u32,
+        completions: &mut Vec<Completion>,
+    ) {
+        let more = cqueue::more(flags);
+        let piece = cqueue::buffer_select(flags)
+            .map(|buffer| self.pool.take(buffer, result.max(0) as usize));
+        let socket = self.sockets.held(id);
+        if !more {
+            socket.in_flight_count -= 1;
+            socket.receive = Receive::Idle;
+        }
+        let live = socket.closing == Closing::No && !socket.receive_ended;
+        if live && result > 0 {
+            let piece = piece.expect("received bytes come in a buffer of the pool");
+            self.deliver(id, piece, completions);
+        } else if live {
+            match -result {
+                0 => self.end_receive(id, EndReason::Finished, completions),
+                libc::ENOBUFS => {
+                    if socket.into.is_none() && socket.receive_wanted {
+                        socket.receive = Receive::Starved;
+                        self.sockets.starved.push_back(id);
+                        self.sockets.starved_count += 1;
+                    }
+                }
+                libc::EINVAL if self.multishot_receive => {
+                    // The kernel does not know multishot receiving: one request a piece from here on.
+                    self.multishot_receive = false;
+                }
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+                errno => {
+                    let error = io::Error::from_raw_os_error(errno);
+                    self.end_receive(id, EndReason::Failed(error), completions);
+                }
+            }
+        }
+        if !more {
+            self.advance_receive(id);
+            self.sockets.check_finish(id);
+        }
+    }
+
+    /// Gives a received piece to whom it belongs: first the open direct receive, then the caller.
+    fn deliver(&mut self, id: SocketId, piece: Shared, completions: &mut Vec<Completion>) {
+        let socket = self.sockets.held(id);
+        let mut rest = 0;
+        if let Some(into) = &mut socket.into {
+            let buf = into.buf.as_mut().expect("the kernel does not have it");
+            rest = piece.len().min(into.end - into.filled);
+            buf[into.filled..into.filled + rest].copy_from_slice(&piece[..rest]);
+            into.filled += rest;
+            self.finish_into(id, completions);
+        }
+        if rest < piece.len() {
+            let bytes = piece.slice(rest..piece.len());
+            completions.push(Completion::Received { socket: id, bytes });
+        }
+    }
+
+    fn finish_into(&mut self, id: SocketId, completions: &mut Vec<Completion>) {
+        let socket = self.sockets.held(id);
+        if socket
+            .into
+            .as_ref()
+            .is_some_and(|into| into.filled == into.end)
+            && let Some(Into { buf: Some(buf), .. }) = socket.into.take()
+        {
+            completions.push(Completion::ReceivedInto { socket: id, buf });
+        }
+    }
+
+    pub(crate) fn on_receive_into(
+        &mut self,
+        id: SocketId,
+        buf: IntoBuf,
+        result: i32,
+        completions: &mut Vec<Completion>,
+    ) {
+        let socket = self.sockets.held(id);
+        socket.in_flight_count -= 1;
+        socket.receive = Receive::Idle;
+        if socket.closing == Closing::No {
+            let into = socket.into.as_mut().expect("open until it is full");
+            into.buf = Some(buf);
+            if result > 0 {
+                into.filled += result as usize;
+                self.finish_into(id, completions);
+            } else if result == 0 {
+                self.end_receive(id, EndReason::Finished, completions);
+            } else if !is_again(result) {
+                let error = io::Error::from_raw_os_error(-result);
+                self.end_receive(id, EndReason::Failed(error), completions);
+            }
+            self.advance_receive(id);
+        }
+        self.sockets.check_finish(id);
+    }
+
+    fn end_receive(&mut self, id: SocketId, reason: EndReason, completions: &mut Vec<Completion>) {
+        let socket = self.sockets.held(id);
+        socket.receive_ended = true;
+        socket.into = None;
+        completions.push(Completion::ReceiveEnded { socket: id, reason });
+    }
+
+    /// Goes on receiving where the pool had been empty, once a part of it has come home.
+    pub(crate) fn rearm_starved(&mut self) {
+        let room = self.pool.count().div_ceil(8);
+        if self.sockets.starved.is_empty() || self.pool.free_count() < room {
+            return;
+        }
+        // As many as there are buffers: the others would only find the pool empty again.
+        for _ in 0..self.pool.free_count() {
+            let Some(id) = self.sockets.starved.pop_front() else {
+                return;
+            };
+            if let Some(socket) = self.sockets.get(id)
+                && socket.receive == Receive::Starved
+            {
+                socket.receive = Receive::Idle;
+                self.advance_receive(id);
+            }
+        }
+    }
+
+    /// Queues chunks to be sent, in order, after all that is queued. They come back by
+    /// [`Completion::Sent`], [`Completion::SendFailed`] or [`Completion::Closed`].
+    pub fn send(&mut self, id: SocketId, chunks: Vec<Chunk>) {
+        let Some(socket) = self.sockets.get(id) else {
+            self.ready.push(Completion::Sent {
+                socket: id,
+                released: chunks,
+            });
+            return;
+        };
+        socket.unsent_bytes += chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+        socket.outgoing.extend(chunks);
+        self.list_send(id);
+    }
+
+    fn list_send(&mut self, id: SocketId) {
+        let socket = self.sockets.held(id);
+        if socket.send_failed && !socket.outgoing.is_empty() {
+            let released = socket.outgoing.drain(..).collect();
+            socket.unsent_bytes = 0;
+            self.ready.push(Completion::Sent {
+                socket: id,
+                released,
+            });
+        } else if socket.wants_send() {
+            socket.listed = true;
+            self.sockets.to_send.push(id);
+        }
+    }
+
+    /// Bytes queued for a socket and not yet taken by the kernel.
+    pub fn unsent_bytes(&mut self, id: SocketId) -> usize {
+        self.sockets.get(id).map_or(0, |socket| socket.unsent_bytes)
+    }
+
+    /// Copies what is queued for a slow reader and releases the originals, also those in flight.
+    pub fn copy_out_unsent(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if let Some(token) = socket.sending
+            && !socket.unpin
+        {
+            socket.unpin = true;
+            self.cancel(token);
+        }
+        let socket = self.sockets.held(id);
+        if socket.outgoing.is_empty() {
+            return;
+        }
+        let released: Vec<Chunk> = socket.outgoing.drain(..).collect();
+        let mut copy = Vec::with_capacity(released.iter().map(|chunk| chunk.len()).sum());
+        for chunk in &released {
+            copy.extend_from_slice(chunk);
+        }
+        socket.outgoing.push_back(Chunk::Local(copy.into()));
+        self.ready.push(Completion::Sent {
+            socket: id,
+            released,
+        });
+    }
+
+    pub(crate) fn start_sends(&mut self) {
+        while let Some(id) = self.sockets.to_send.pop() {
+            let Some(socket) = self.sockets.get(id) else {
+                continue;
+            };
+            socket.listed = false;
+            if !socket.wants_send() {
+                continue;
+            }
+            let mut chunks = Vec::with_capacity(socket.outgoing.len().min(SEND_CHUNKS_MAX));
+            let mut bytes = 0;
+            while chunks.len() < SEND_CHUNKS_MAX && bytes < SEND_BYTES_MAX {
+                let Some(chunk) = socket.outgoing.pop_front() else {
+                    break;
+                };
+                bytes += chunk.len();
+                chunks.push(chunk);
+            }
+            self.submit_send(id, chunks);
+        }
+    }
+
+    fn submit_send(&mut self, id: SocketId, chunks: Vec<Chunk>) {
+        let iov = chunks
+            .iter()
+            .map(|chunk| libc::iovec {
+                iov_base: chunk.as_ptr().cast_mut().cast(),
+                iov_len: chunk.len(),
+            })
+            .collect();
+        // SAFETY: all of msghdr is numbers and pointers, for which zero is a value.
+        let header: libc::msghdr = unsafe { std::mem::zeroed() };
+        let state = Box::new(SendState {
+            chunks,
+            iov,
+            iov_first: 0,
+            header,
+        });
+        self.push_send(id, state);
+    }
+
+    /// Submits what is left of a gathered send.
+    fn push_send(&mut self, id: SocketId, mut state: Box<SendState>) {
+        let first = state.iov_first;
+        state.header.msg_iov = state.iov[first..].as_mut_ptr();
+        state.header.msg_iovlen = state.iov.len() - first;
+        let socket = self.sockets.held(id);
+        let fd = types::Fd(socket.fd.as_raw_fd());
+        socket.in_flight_count += 1;
+        let entry = opcode::SendMsg::new(fd, &raw const state.header)
+            .flags(libc::MSG_NOSIGNAL as u32)
+            .build();
+        let token = self.push_op(Op::Send { socket: id, state }, entry);
+        self.sockets.held(id).sending = Some(token);
+    }
+
+    pub(crate) fn on_send(
+        &mut self,
+        id: SocketId,
+        mut state: Box<SendState>,
+        result: i32,
+        completions: &mut Vec<Completion>,
+    ) {
+        let socket = self.sockets.held(id);
+        socket.in_flight_count -= 1;
+        socket.sending = None;
+        let mut left = result.max(0) as usize;
+        socket.unsent_bytes -= left;
+        while let Some(entry) = state.iov.get_mut(state.iov_first) {
+            if left < entry.iov_len {
+                entry.iov_len -= left;
+                // SAFETY: fewer bytes than the entry has, so the address stays inside the chunk.
+                entry.iov_base = unsafe { entry.iov_base.cast::<u8>().add(left) }.cast();
+                break;
+            }
+            left -= entry.iov_len;
+            state.iov_first += 1;
+        }
+        let cancelled_for_copy = result == -libc::ECANCELED && socket.unpin;
+        if state.iov_first == state.iov.len() {
+            socket.unpin = false;
+            completions.push(Completion::Sent {
+                socket: id,
+                released: state.chunks,
+            });
+        } else if socket.closing == Closing::Now {
+            completions.push(Completion::Sent {
+                socket: id,
+                released: state.chunks,
+            });
+        } else if cancelled_for_copy || (socket.unpin && (result > 0 || is_again(result))) {
+            socket.unpin = false;
+            let copy = rest_of(&state);
+            completions.push(Completion::Sent {
+                socket: id,
+                released: state.chunks,
+            });
+            self.submit_send(id, vec![Chunk::Local(copy.into())]);
+        } else if result > 0 || is_again(result) {
+            self.push_send(id, state);
+        } else {
+            socket.send_failed = true;
+            socket.unsent_bytes = 0;
+            let mut released = state.chunks;
+            released.extend(socket.outgoing.drain(..));
+            completions.push(Completion::SendFailed {
+                socket: id,
+                error: io::Error::from_raw_os_error(-result),
+                released,
+            });
+        }
+        self.list_send(id);
+        self.close_when_sent(id);
+        self.sockets.check_finish(id);
+    }
+
+    /// Closes now: what is unsent is dropped. [`Completion::Closed`] follows when the kernel has let go.
+    pub fn close(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if socket.closing == Closing::Now {
+            return;
+        }
+        socket.closing = Closing::Now;
+        socket.into = None;
+        // SAFETY: no memory is passed. Fails when the peer is gone already, which is as good.
+        unsafe { libc::shutdown(socket.fd.as_raw_fd(), libc::SHUT_RDWR) };
+        let sending = socket.sending;
+        let receiving = match socket.receive {
+            Receive::Armed(token) | Receive::Into(token) => Some(token),
+            Receive::Idle | Receive::Starved | Receive::Stopping => None,
+        };
+        for token in [sending, receiving].into_iter().flatten() {
+            self.cancel(token);
+        }
+        self.sockets.check_finish(id);
+    }
+
+    /// Closes as soon as everything queued is sent; nothing more is received meanwhile.
+    pub fn close_after_sends(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if socket.closing == Closing::No {
+            socket.closing = Closing::AfterSends;
+            socket.receive_wanted = false;
+            if let Receive::Into(token) = socket.receive {
+                self.cancel(token);
+            } else {
+                self.stop_multishot(id);
+            }
+            self.close_when_sent(id);
+        }
+    }
+
+    fn close_when_sent(&mut self, id: SocketId) {
+        let socket = self.sockets.held(id);
+        let nothing_left = socket.sending.is_none() && socket.outgoing.is_empty();
+        if socket.closing == Closing::AfterSends && (nothing_left || socket.send_failed) {
+            self.close(id);
+        }
+    }
+
+    pub(crate) fn has_socket_work(&self) -> bool {
+        !self.sockets.to_send.is_empty() || !self.sockets.to_finish.is_empty()
+    }
+
+    pub(crate) fn finish_closes(&mut self, completions: &mut Vec<Completion>) {
+        while let Some(id) = self.sockets.to_finish.pop() {
+            let slot = &mut self.sockets.slots[id.index as usize];
+            let socket = slot.socket.take().expect("listed once");
+            slot.generation = slot.generation.wrapping_add(1);
+            self.sockets.free.push(id.index);
+            completions.push(Completion::Closed {
+                socket: id,
+                released: socket.outgoing.into(),
+            });
+        }
+    }
+}
+
+/// What a gathered send has not sent.
+fn rest_of(state: &SendState) -> Vec<u8> {
+    let mut copy = Vec::new();
+    for (chunk, entry) in state.chunks.iter().zip(&state.iov).skip(state.iov_first) {
+        copy.extend_from_slice(&chunk[chunk.len() - entry.iov_len..]);
+    }
+    copy
+}
