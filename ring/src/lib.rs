@@ -5,6 +5,7 @@ pub mod buf;
 pub mod clock;
 pub mod file;
 mod helper;
+pub mod listener;
 mod op;
 pub mod probe;
 pub mod recv_pool;
@@ -13,7 +14,8 @@ pub mod socket;
 pub mod wake;
 
 pub use file::{File, FileOutcome, OpenOptions};
+pub use listener::Listener;
 pub use op::OpToken;
 pub use ring::{Completion, Ring, RingConfig};
-pub use socket::{EndReason, IntoBuf, Listener, SocketId};
+pub use socket::{EndReason, IntoBuf, SocketId};
 pub use wake::Waker;

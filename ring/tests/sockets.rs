@@ -292,7 +292,7 @@ fn a_slow_reader_gets_all_in_order_and_leases_come_back() {
     let mut server = Server::new(RingConfig::default());
     let (peer, go) = slow_reader(server.address);
     let socket = server.accept();
-    let mut table = LeaseTable::new();
+    let mut table = LeaseTable::new(0);
     let mut expected = Vec::new();
     // More chunks and bytes than one send gathers, and more than the kernel's buffers hold.
     for seed in 0..600u64 {
@@ -333,7 +333,7 @@ fn a_stalled_reader_loses_its_pins_and_no_bytes() {
     let mut server = Server::new(RingConfig::default());
     let (peer, go) = slow_reader(server.address);
     let socket = server.accept();
-    let mut table = LeaseTable::new();
+    let mut table = LeaseTable::new(0);
     let mut expected = Vec::new();
     for seed in 0..12u64 {
         let data = pattern(seed, 1_000_000);
