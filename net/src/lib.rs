@@ -1,1 +1,9 @@
-//! placeholder
+//! Bytes on the wire: the Kafka protocol's codec and the framing of connections. Sans-I/O: runs on
+//! whichever core holds the bytes, and knows no socket, no partition and no log.
+
+#![forbid(unsafe_code)]
+
+pub mod framer;
+pub mod fuzz;
+pub mod kafka;
+pub mod wire;
