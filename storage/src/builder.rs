@@ -172,6 +172,12 @@ impl BatchBuilder {
         self
     }
 
+    /// Raises the max timestamp, for a batch that keeps it without the record that brought it.
+    pub(crate) fn with_max_timestamp(mut self, max_timestamp: i64) -> BatchBuilder {
+        self.max_timestamp = max_timestamp;
+        self
+    }
+
     /// Number of records so far.
     pub fn records_count(&self) -> i32 {
         self.records_count

@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod builder;
+pub mod compact;
 pub mod compression;
 pub mod crc;
 pub mod disk;
