@@ -1,1 +1,2 @@
-//! placeholder
+//! Whole-system tests: programs that drive several rooms together, and the suites with real clients beside them.
+#![forbid(unsafe_code)]
