@@ -517,9 +517,10 @@ impl GroupCall {
                 fits(&call.group_id)
                     && call.topics.iter().all(|topic| {
                         fits(&topic.topic)
-                            && topic.partitions.iter().all(|partition| {
-                                partition.metadata.as_deref().is_none_or(fits)
-                            })
+                            && topic
+                                .partitions
+                                .iter()
+                                .all(|partition| partition.metadata.as_deref().is_none_or(fits))
                     })
             }
             // The others write only about what exists.

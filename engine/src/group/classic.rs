@@ -265,9 +265,9 @@ impl Group {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|(name, _)| {
-                self.members.values().all(|member| member.supports(name))
-            })
+            && protocols
+                .iter()
+                .any(|(name, _)| self.members.values().all(|member| member.supports(name)))
     }
 
     /// The protocol with most votes among those that all members have; each votes for the first such
@@ -395,13 +395,11 @@ impl Group {
             return;
         };
         let (partition, group, id) = (turn.partition, &self.id, &member.id);
-        member
-            .session
-            .set(due_us, turn.timers, || Timer::Session {
-                partition,
-                group: group.clone(),
-                member: id.clone(),
-            });
+        member.session.set(due_us, turn.timers, || Timer::Session {
+            partition,
+            group: group.clone(),
+            member: id.clone(),
+        });
     }
 
     /// A sign of life: expects the next within the member's session timeout.
@@ -462,7 +460,11 @@ impl Group {
     }
 
     /// Answers everything that waits: the group's partition is lost.
-    pub(crate) fn fail_waiting(&mut self, answers: &mut Vec<(ReplyToken, GroupAnswer)>, error: GroupError) {
+    pub(crate) fn fail_waiting(
+        &mut self,
+        answers: &mut Vec<(ReplyToken, GroupAnswer)>,
+        error: GroupError,
+    ) {
         for member in self.members.values_mut() {
             if let Some(token) = member.awaiting_join.take() {
                 let answer = JoinAnswer::error(error, &member.id);

@@ -133,7 +133,10 @@ pub struct GroupCoordinator {
 impl GroupCoordinator {
     /// A coordinator without partitions. `seed` makes the member ids; no two starts may share one.
     pub fn new(config: GroupConfig, seed: [u64; 2]) -> GroupCoordinator {
-        assert!(config.partition_count > 0, "the offsets topic has partitions");
+        assert!(
+            config.partition_count > 0,
+            "the offsets topic has partitions"
+        );
         GroupCoordinator {
             config,
             partitions: BTreeMap::new(),
@@ -154,7 +157,10 @@ impl GroupCoordinator {
 
     /// Groups in memory on this core.
     pub fn group_count(&self) -> usize {
-        self.partitions.values().map(|partition| partition.groups.len()).sum()
+        self.partitions
+            .values()
+            .map(|partition| partition.groups.len())
+            .sum()
     }
 
     /// Starts a partition from nothing: until [`GroupCoordinator::finish_load`] its records are to be
@@ -222,7 +228,8 @@ impl GroupCoordinator {
     fn drop_partition(&mut self, partition: i32, error: GroupError) {
         self.fail_partition(partition, error);
         self.partitions.remove(&partition);
-        self.appends.retain(|append| append.ticket.partition != partition);
+        self.appends
+            .retain(|append| append.ticket.partition != partition);
     }
 
     /// Takes a call; its answer comes by [`GroupCoordinator::poll_reply`] under `token`.
@@ -237,7 +244,10 @@ impl GroupCoordinator {
         }
         let group_id = call.group_id().unwrap_or_default();
         let partition = self.partition_of(group_id);
-        let state = self.partitions.get(&partition).map(|partition| partition.state);
+        let state = self
+            .partitions
+            .get(&partition)
+            .map(|partition| partition.state);
         let refusal = match state {
             Some(PartitionState::Serving) => None,
             // A member is not to be upset by a load (as in Kafka).
@@ -459,8 +469,7 @@ impl GroupCoordinator {
             }
             let listed = partition.groups.values().map(Group::listed);
             groups.extend(listed.filter(|group| {
-                types_match
-                    && (states.is_empty() || states.contains(&group.state.to_lowercase()))
+                types_match && (states.is_empty() || states.contains(&group.state.to_lowercase()))
             }));
         }
         if error != GroupError::None {
@@ -590,7 +599,10 @@ impl GroupCoordinator {
             let alarm = match timer {
                 Timer::Session { member, .. } => match group.pending_joins.get_mut(member) {
                     Some(alarm) => Some(alarm),
-                    None => group.members.get_mut(member).map(|member| &mut member.session),
+                    None => group
+                        .members
+                        .get_mut(member)
+                        .map(|member| &mut member.session),
                 },
                 Timer::Join { .. } => Some(&mut group.join_alarm),
                 Timer::Sync { .. } => Some(&mut group.sync_alarm),

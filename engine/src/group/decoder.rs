@@ -4,9 +4,7 @@
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
-use super::records::{
-    self, GroupMetadataValue, Key, MemberValue, OffsetCommitValue, RecordError,
-};
+use super::records::{self, GroupMetadataValue, Key, MemberValue, OffsetCommitValue, RecordError};
 use super::subscription::{
     Assignment, CONSUMER_PROTOCOL_TYPE, Subscription, decode_assignment, decode_subscription,
 };
@@ -16,7 +14,9 @@ pub fn decode(offset: i64, key: &[u8], value: Option<&[u8]>) -> (String, Option<
     match texts(key, value) {
         Ok(Some((key, value))) => (key, Some(value)),
         Ok(None) => {
-            let kind = key.first_chunk().map_or(-1, |bytes| i16::from_be_bytes(*bytes));
+            let kind = key
+                .first_chunk()
+                .map_or(-1, |bytes| i16::from_be_bytes(*bytes));
             let text = format!("Unknown record type {kind} at offset {offset}, skipping.");
             (text, None)
         }
@@ -25,7 +25,9 @@ pub fn decode(offset: i64, key: &[u8], value: Option<&[u8]>) -> (String, Option<
 }
 
 fn texts(key: &[u8], value: Option<&[u8]>) -> Result<Option<(String, String)>, RecordError> {
-    let kind = key.first_chunk().map_or(-1, |bytes| i16::from_be_bytes(*bytes));
+    let kind = key
+        .first_chunk()
+        .map_or(-1, |bytes| i16::from_be_bytes(*bytes));
     let (data, value) = match records::decode_key(key)? {
         Key::OffsetCommit {
             group,
@@ -56,7 +58,10 @@ fn texts(key: &[u8], value: Option<&[u8]>) -> Result<Option<(String, String)>, R
 }
 
 fn offset_commit((version, value): (i16, OffsetCommitValue)) -> String {
-    let mut out = format!(r#"{{"version":"{version}","data":{{"offset":{}"#, value.offset);
+    let mut out = format!(
+        r#"{{"version":"{version}","data":{{"offset":{}"#,
+        value.offset
+    );
     if version >= 3 {
         out += &format!(r#","leaderEpoch":{}"#, value.leader_epoch);
     }
@@ -87,14 +92,19 @@ fn group_metadata((version, value): (i16, GroupMetadataValue)) -> String {
         out += &format!(r#","currentStateTimestamp":{}"#, value.state_timestamp_ms);
     }
     let is_consumer = value.protocol_type == CONSUMER_PROTOCOL_TYPE;
-    let members = list(value.members, |member| self::member(version, is_consumer, &member));
+    let members = list(value.members, |member| {
+        self::member(version, is_consumer, &member)
+    });
     out + &format!(r#","members":{members}}}}}"#)
 }
 
 fn member(version: i16, is_consumer: bool, value: &MemberValue) -> String {
     let mut out = format!(r#"{{"memberId":{}"#, text(&value.member_id));
     if version >= 3 {
-        out += &format!(r#","groupInstanceId":{}"#, nullable(value.instance_id.as_deref()));
+        out += &format!(
+            r#","groupInstanceId":{}"#,
+            nullable(value.instance_id.as_deref())
+        );
     }
     out += &format!(
         r#","clientId":{},"clientHost":{}"#,
@@ -126,7 +136,10 @@ fn subscription(value: Subscription) -> String {
         value.user_data.map_or("null".into(), |data| bytes(&data))
     );
     if value.version >= 1 {
-        out += &format!(r#","ownedPartitions":{}"#, partitions(value.owned_partitions));
+        out += &format!(
+            r#","ownedPartitions":{}"#,
+            partitions(value.owned_partitions)
+        );
     }
     if value.version >= 2 {
         out += &format!(r#","generationId":{}"#, value.generation);
@@ -237,11 +250,18 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_said() {
         let tombstone = records::group_metadata_tombstone("g");
-        assert_eq!(decode(0, &tombstone.key, None).1.as_deref(), Some("<DELETE>"));
+        assert_eq!(
+            decode(0, &tombstone.key, None).1.as_deref(),
+            Some("<DELETE>")
+        );
         assert_eq!(
             decode(4, &[0, 3, 0, 0], None),
             ("Unknown record type 3 at offset 4, skipping.".into(), None)
         );
-        assert!(decode(4, &[0, 2, 0, 9], None).0.starts_with("Error at offset 4, skipping."));
+        assert!(
+            decode(4, &[0, 2, 0, 9], None)
+                .0
+                .starts_with("Error at offset 4, skipping.")
+        );
     }
 }

@@ -194,7 +194,10 @@ impl Group {
     }
 
     /// The tombstones of an OffsetDelete, and what to answer for each partition (KIP-496).
-    #[allow(clippy::type_complexity, reason = "records and answers, as in a commit")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "records and answers, as in a commit"
+    )]
     pub(crate) fn decide_delete_offsets(
         &self,
         topics: &[(String, Vec<i32>)],
@@ -212,7 +215,9 @@ impl Group {
             for partition in partitions {
                 let committed = self.offsets.get(topic);
                 if committed.is_some_and(|offsets| offsets.contains_key(partition)) {
-                    records.push(records::offset_commit_tombstone(&self.id, topic, *partition));
+                    records.push(records::offset_commit_tombstone(
+                        &self.id, topic, *partition,
+                    ));
                 }
             }
             results.push(vec![GroupError::None; partitions.len()]);
@@ -233,7 +238,8 @@ impl Group {
     /// The tombstones that time demands: offsets that expired, and a group without any (KIP-211).
     pub(crate) fn decide_expiry(&self, config: &GroupConfig, now: Now) -> Vec<Record> {
         // Since when an offset is without use: a group that had members counts from when the last left.
-        let since_ms: fn(&Group, &CommittedOffset) -> i64 = match (&self.protocol_type, self.state) {
+        let since_ms: fn(&Group, &CommittedOffset) -> i64 = match (&self.protocol_type, self.state)
+        {
             (None, _) => |_, committed| committed.commit_ms,
             (Some(_), GroupState::Empty) => {
                 |group, committed| group.state_since_ms.unwrap_or(committed.commit_ms)
@@ -276,7 +282,9 @@ impl Group {
         for (topic, partitions) in &self.offsets {
             for (partition, committed) in partitions {
                 if chosen(self, topic, committed) {
-                    tombstones.push(records::offset_commit_tombstone(&self.id, topic, *partition));
+                    tombstones.push(records::offset_commit_tombstone(
+                        &self.id, topic, *partition,
+                    ));
                 }
             }
         }

@@ -26,7 +26,10 @@ impl Group {
     pub(crate) fn join(&mut self, turn: &mut Turn<'_>, token: ReplyToken, call: JoinCall) {
         if !self.accepts_joining(turn, &call.member_id) {
             self.remove_member(turn, &call.member_id);
-            turn.answer_join(token, JoinAnswer::error(GroupError::GroupMaxSizeReached, ""));
+            turn.answer_join(
+                token,
+                JoinAnswer::error(GroupError::GroupMaxSizeReached, ""),
+            );
         } else if !self.supports(&call.protocol_type, &call.protocols) {
             let error = GroupError::InconsistentGroupProtocol;
             turn.answer_join(token, JoinAnswer::error(error, &call.member_id));
@@ -125,8 +128,7 @@ impl Group {
         if self.members.is_empty() {
             self.protocol_type = Some(call.protocol_type);
         }
-        if self.state == GroupState::PreparingRebalance
-            && self.previous_state == GroupState::Empty
+        if self.state == GroupState::PreparingRebalance && self.previous_state == GroupState::Empty
         {
             self.new_member_added = true;
         }
@@ -277,7 +279,10 @@ impl Group {
             && initial.remaining_ms != 0
         {
             self.new_member_added = false;
-            let delay_ms = turn.config.initial_rebalance_delay_ms.min(initial.remaining_ms);
+            let delay_ms = turn
+                .config
+                .initial_rebalance_delay_ms
+                .min(initial.remaining_ms);
             self.initial_delay = Some(InitialDelay {
                 delay_ms,
                 remaining_ms: (initial.remaining_ms - initial.delay_ms).max(0),

@@ -285,8 +285,7 @@ pub fn decode_offset_commit_value(bytes: &[u8]) -> Result<(i16, OffsetCommitValu
             let length = input.varint()? as usize;
             let field = input.take(length)?;
             if tag == 0 {
-                value.topic_id =
-                    Uuid::from_slice(field).map_err(|_| RecordError::Truncated)?;
+                value.topic_id = Uuid::from_slice(field).map_err(|_| RecordError::Truncated)?;
             }
         }
     }

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn an_assignment_lists_partitions() {
-        let bytes = b"\x00\x00\x00\x00\x00\x01\x00\x01t\x00\x00\x00\x01\x00\x00\x00\x03\xff\xff\xff\xff";
+        let bytes =
+            b"\x00\x00\x00\x00\x00\x01\x00\x01t\x00\x00\x00\x01\x00\x00\x00\x03\xff\xff\xff\xff";
         let assignment = decode_assignment(bytes).unwrap();
         assert_eq!(assignment.partitions, [("t".to_owned(), vec![3])]);
         assert_eq!(assignment.user_data, None);

@@ -32,10 +32,7 @@ fn an_offset_commit_is_key_1_and_value_4_with_the_topic_id_in_tag_0() {
             partition: 3
         })
     );
-    assert_eq!(
-        decode_offset_commit_value(&value),
-        Ok((4, commit(-1, id)))
-    );
+    assert_eq!(decode_offset_commit_value(&value), Ok((4, commit(-1, id))));
 }
 
 #[test]
@@ -65,7 +62,9 @@ fn an_expiry_of_its_own_needs_value_1() {
 fn old_offset_commit_values_are_read() {
     for version in [0u8, 2] {
         let mut value = vec![0, version];
-        value.extend_from_slice(b"\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07");
+        value.extend_from_slice(
+            b"\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07",
+        );
         let (_, read) = decode_offset_commit_value(&value).unwrap();
         assert_eq!((read.offset, read.commit_timestamp_ms), (9, 7));
         assert_eq!(read.metadata, "");
@@ -102,23 +101,28 @@ fn a_group_is_key_2_and_value_3() {
     let mut value = Vec::new();
     value.extend_from_slice(b"\x00\x03\x00\x08consumer\x00\x00\x00\x01\x00\x05range\x00\x01a");
     value.extend_from_slice(b"\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x01");
-    value.extend_from_slice(b"\x00\x01a\xff\xff\x00\x01c\x00\x02/h\x00\x00\x00\x02\x00\x00\x00\x03");
+    value
+        .extend_from_slice(b"\x00\x01a\xff\xff\x00\x01c\x00\x02/h\x00\x00\x00\x02\x00\x00\x00\x03");
     value.extend_from_slice(b"\x00\x00\x00\x01\x01\x00\x00\x00\x00");
     assert_eq!(record.value.as_deref(), Some(value.as_slice()));
-    assert_eq!(
-        decode_group_metadata_value(&value),
-        Ok((3, stable_group()))
-    );
+    assert_eq!(decode_group_metadata_value(&value), Ok((3, stable_group())));
 }
 
 #[test]
 fn old_and_flexible_group_values_are_read() {
     // Version 0 has neither a rebalance timeout nor a time.
     let mut value = Vec::new();
-    value.extend_from_slice(b"\x00\x00\x00\x07connect\x00\x00\x00\x04\xff\xff\xff\xff\x00\x00\x00\x01");
-    value.extend_from_slice(b"\x00\x01a\x00\x01c\x00\x02/h\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x01\x05");
+    value.extend_from_slice(
+        b"\x00\x00\x00\x07connect\x00\x00\x00\x04\xff\xff\xff\xff\x00\x00\x00\x01",
+    );
+    value.extend_from_slice(
+        b"\x00\x01a\x00\x01c\x00\x02/h\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x01\x05",
+    );
     let (_, read) = decode_group_metadata_value(&value).unwrap();
-    assert_eq!((read.generation, read.protocol, read.leader), (4, None, None));
+    assert_eq!(
+        (read.generation, read.protocol, read.leader),
+        (4, None, None)
+    );
     assert_eq!(read.state_timestamp_ms, -1);
     assert_eq!(read.members[0].rebalance_timeout_ms, -1);
     assert_eq!(read.members[0].assignment, [5]);
@@ -153,7 +157,10 @@ fn cut_records_and_absurd_lengths_are_errors() {
     let offset = offset_commit("g", "t", 3, &commit(-1, id));
     let group = group_metadata("g", &stable_group());
     for length in 0..offset.key.len() {
-        assert_eq!(decode_key(&offset.key[..length]), Err(RecordError::Truncated));
+        assert_eq!(
+            decode_key(&offset.key[..length]),
+            Err(RecordError::Truncated)
+        );
     }
     let value = offset.value.unwrap();
     for length in 0..value.len() {
