@@ -4,8 +4,10 @@
 
 pub mod broker;
 pub mod catalogue;
+pub mod describe;
 pub mod key;
 pub mod listener;
+pub mod log_dir;
 pub mod properties;
 pub mod topic;
 

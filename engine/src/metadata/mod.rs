@@ -2,11 +2,17 @@
 //! over durable records: core 0 decides, every core applies the same records to its own image. It knows no
 //! clock, no random source and no log; a quorum can replicate its records as they are.
 
+pub mod command;
 pub mod image;
 pub mod record;
+mod settings;
+#[cfg(test)]
+mod tests;
+pub mod topics;
 
-pub use image::{MetadataImage, Partition, Topic};
-pub use record::{MetadataRecord, ResourceKind};
+pub use command::{MetadataCommand, MetadataReply, Refusal};
+pub use image::{MetadataImage, Partition, Topic, is_internal};
+pub use record::{MetadataRecord, RawRecord, ResourceKind};
 
 use storage::types::{CoreId, PartitionIndex, TopicId};
 
@@ -26,4 +32,63 @@ pub fn core_of(topic_id: TopicId, partition: PartitionIndex, cores: u16) -> Core
     let start = xxhash_rust::xxh3::xxh3_64(topic_id.as_bytes()) % cores;
     let partition = u64::try_from(partition).expect("a partition's index is not negative");
     CoreId(((start + partition) % cores) as u16)
+}
+
+/// Producer ids that a core gets at a time. What is left of a block at a crash is never given away.
+pub const PRODUCER_ID_BLOCK: i32 = 1000;
+
+impl MetadataImage {
+    /// What a command changes, and its answer. The records are to be applied at once, so that the next
+    /// decision builds on them, and the answer is given when they are durable.
+    pub fn decide(&self, command: &MetadataCommand) -> (Vec<MetadataRecord>, MetadataReply) {
+        match command {
+            MetadataCommand::Start => {
+                let count = self.start_count() + 1;
+                (
+                    vec![MetadataRecord::Start { count }],
+                    MetadataReply::Started { count },
+                )
+            }
+            MetadataCommand::ReserveProducerIds => {
+                let first = self.producer_id_next();
+                let next = first + i64::from(PRODUCER_ID_BLOCK);
+                (
+                    vec![MetadataRecord::ProducerIds { next }],
+                    MetadataReply::ProducerIds {
+                        first,
+                        count: PRODUCER_ID_BLOCK,
+                    },
+                )
+            }
+            MetadataCommand::CreateTopics {
+                topics,
+                validate_only,
+            } => {
+                let (records, results) = self.decide_create_topics(topics, *validate_only);
+                (records, MetadataReply::Created(results))
+            }
+            MetadataCommand::EnsureTopics { topics } => {
+                let (records, results) = self.decide_ensure_topics(topics);
+                (records, MetadataReply::Ensured(results))
+            }
+            MetadataCommand::DeleteTopics { topics } => {
+                let (records, results) = self.decide_delete_topics(topics);
+                (records, MetadataReply::Deleted(results))
+            }
+            MetadataCommand::CreatePartitions {
+                topics,
+                validate_only,
+            } => {
+                let (records, results) = self.decide_create_partitions(topics, *validate_only);
+                (records, MetadataReply::PartitionsCreated(results))
+            }
+            MetadataCommand::AlterConfigs {
+                resources,
+                validate_only,
+            } => {
+                let (records, results) = self.decide_alter_configs(resources, *validate_only);
+                (records, MetadataReply::ConfigsAltered(results))
+            }
+        }
+    }
 }

@@ -43,6 +43,11 @@ pub fn broker_key(name: &str) -> Option<&'static KeySpec> {
     .find_map(|area| find(area, name))
 }
 
+/// The key of this name among those of our own.
+pub fn own_key(name: &str) -> Option<&'static KeySpec> {
+    find(OWN, name)
+}
+
 /// The topic key of this name.
 pub fn topic_key(name: &str) -> Option<&'static KeySpec> {
     find(TOPIC, name)
@@ -76,7 +81,7 @@ pub fn markdown() -> String {
     let topic: Vec<&KeySpec> = TOPIC.iter().collect();
     let group: Vec<&KeySpec> = GROUP.iter().chain(CLIENT_METRICS).collect();
     let kafka: Vec<&KeySpec> = broker_keys()
-        .filter(|spec| find(OWN, spec.name).is_none())
+        .filter(|spec| own_key(spec.name).is_none())
         .collect();
     let own: Vec<&KeySpec> = OWN.iter().collect();
     for (title, keys) in [
