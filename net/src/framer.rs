@@ -12,9 +12,13 @@ use std::ops::Range;
 
 use ring::buf::Shared;
 
-/// The first piece of a straddling frame's buffer, in bytes; from there it doubles. Large enough that
-/// ordinary frames are never moved, small enough to be given to every connection.
+/// The first piece of a straddling frame's buffer, in bytes; from there it doubles. Small enough to be
+/// given to every connection.
 const FIRST_STEP_BYTES: usize = 64 << 10;
+
+/// Below this size, in bytes, address space (not memory) is set aside for the whole frame at once, so
+/// that growing does not move it.
+const UNMOVED_BYTES: usize = 1 << 20;
 
 /// The size prefix of a frame.
 const PREFIX_BYTES: usize = 4;
@@ -92,7 +96,8 @@ impl Straddling {
         } else {
             0
         };
-        buffer.reserve_exact(reserved - buffer.len());
+        let capacity = reserved.max(self.size.min(UNMOVED_BYTES));
+        buffer.reserve_exact(capacity - buffer.len());
         buffer.resize(reserved, 0);
         self.reserved = reserved;
         moved
@@ -282,3 +287,6 @@ impl Framer {
         self.moved_bytes
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,8 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 mod request;
 pub mod sync_group;
+#[cfg(test)]
+mod tests;
 
 pub use header::{
     HeaderError, RequestHeader, ResponseHeader, decode_header, header_version,

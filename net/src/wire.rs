@@ -10,3 +10,6 @@ pub(crate) use field::differs;
 pub use field::{Context, Field, Records};
 pub use reader::{DecodeError, ELEMENTS_BYTES_MAX, Reader};
 pub use writer::Writer;
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub const ELEMENTS_BYTES_MAX: usize = 32 << 20;
 
 /// The longest string the protocol allows, in bytes; compact strings could say more but must not.
-const STRING_BYTES_MAX: usize = i16::MAX as usize;
+pub(super) const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
 /// Why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +209,10 @@ impl<'a> Reader<'a> {
         // As in Kafka, bytes that are no UTF-8 are replaced, not refused.
         let text = String::from_utf8_lossy(self.take(len)?);
         if let Cow::Owned(owned) = &text {
+            // Replacing can treble the length; what can be read must also be writable.
+            if owned.len() > STRING_BYTES_MAX {
+                return Err(DecodeError::Length);
+            }
             self.charge(owned.len())?;
         }
         Ok(text)

@@ -4,6 +4,8 @@
 use ring::buf::{Chunk, Shared};
 use uuid::Uuid;
 
+use super::reader::STRING_BYTES_MAX;
+
 /// Record data that stands between two gathered bytes.
 #[derive(Debug)]
 struct Insert {
@@ -145,13 +147,13 @@ impl Writer {
         self.unsigned_varlong(((value << 1) ^ (value >> 63)) as u64);
     }
 
-    /// A string with a 16-bit length (or a compact one, if `flexible`).
+    /// A string with a 16-bit length (or a compact one, if `flexible`). One that is longer than the
+    /// protocol allows, such as a message that repeats a stranger's long name, loses its end.
     pub fn nullable_string(&mut self, value: Option<&str>, flexible: bool) {
+        let value = value.map(|text| &text[..text.floor_char_boundary(STRING_BYTES_MAX)]);
         match (value, flexible) {
             (Some(text), true) => self.compact_length(text.len()),
-            (Some(text), false) => {
-                self.i16(i16::try_from(text.len()).expect("a string of at most 32767 bytes"));
-            }
+            (Some(text), false) => self.u16(text.len() as u16),
             (None, true) => self.u8(0),
             (None, false) => self.i16(-1),
         }
