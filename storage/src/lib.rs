@@ -8,6 +8,7 @@ pub mod compact;
 pub mod compression;
 pub mod crc;
 pub mod disk;
+pub mod dump;
 pub mod index;
 pub mod leader_epochs;
 pub mod producer_state;
