@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod config;
 pub mod group;
+pub mod mesh_link;
 pub mod metadata;
+pub mod ring_disk;

@@ -149,6 +149,7 @@ pub struct Ring {
     backlog: VecDeque<squeue::Entry>,
     reaped: Vec<(u64, i32, u32)>,
     timer: Option<Armed>,
+    asleep: bool,
 }
 
 impl Ring {
@@ -157,6 +158,14 @@ impl Ring {
     /// # Errors
     /// What the kernel says; [`crate::probe`] turns it into a remedy.
     pub fn new(config: RingConfig) -> io::Result<Ring> {
+        Ring::with_waker(config, Waker::new()?)
+    }
+
+    /// As [`Ring::new`], woken by a waker that others already know.
+    ///
+    /// # Errors
+    /// As [`Ring::new`].
+    pub fn with_waker(config: RingConfig, waker: Waker) -> io::Result<Ring> {
         let uring: IoUring = IoUring::builder()
             .setup_cqsize(config.completion_entries)
             .setup_single_issuer()
@@ -165,7 +174,6 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_submit_all()
             .build(config.submission_entries)?;
-        let waker = Waker::new()?;
         uring.submitter().register_eventfd(waker.as_raw_fd())?;
         let pool = RecvPool::register(
             &uring,
@@ -188,6 +196,7 @@ impl Ring {
             backlog: VecDeque::new(),
             reaped: Vec::new(),
             timer: None,
+            asleep: false,
         };
         ring.uring.completion().disable_eventfd();
         Ok(ring)
@@ -408,6 +417,7 @@ impl Ring {
     /// # Errors
     /// As [`Ring::turn`].
     pub fn prepare_sleep(&mut self) -> io::Result<bool> {
+        self.asleep = true;
         self.waker.set_sleeping();
         self.uring.completion().enable_eventfd();
         self.submit(true)?;
@@ -427,8 +437,24 @@ impl Ring {
         true
     }
 
+    /// Submits what was asked for while whoever drives this ring sleeps (other tasks of the same core
+    /// do that): it would not do so itself before something else wakes it.
+    ///
+    /// # Errors
+    /// As [`Ring::turn`].
+    pub fn submit_if_asleep(&mut self) -> io::Result<()> {
+        if self.asleep {
+            self.submit(false)?;
+            if !self.ready.is_empty() || !self.uring.completion().is_empty() {
+                self.waker.wake();
+            }
+        }
+        Ok(())
+    }
+
     /// Ends a sleep, also one that did not happen.
     pub fn woke(&mut self) {
+        self.asleep = false;
         self.uring.completion().disable_eventfd();
         self.waker.set_awake();
     }
@@ -440,16 +466,25 @@ impl Ring {
     /// As [`Ring::turn`].
     pub fn sleep_blocking(&mut self, timeout_ms: i32) -> io::Result<()> {
         if self.prepare_sleep()? {
-            let mut poll = libc::pollfd {
-                fd: self.waker.as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
-            // SAFETY: one valid pollfd. An interruption is as good as a wake-up.
-            unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
+            self.wait_blocking(timeout_ms);
+        } else {
+            self.woke();
         }
-        self.woke();
         Ok(())
+    }
+
+    /// The second half of [`Ring::sleep_blocking`], after [`Ring::prepare_sleep`] and a look at the
+    /// caller's own inboxes. Returns whether something happened in time.
+    pub fn wait_blocking(&mut self, timeout_ms: i32) -> bool {
+        let mut poll = libc::pollfd {
+            fd: self.waker.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one valid pollfd. An interruption is as good as a wake-up.
+        let result = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
+        self.woke();
+        result != 0
     }
 
     /// Cancels everything and waits for the kernel to let go of all memory. Returns whether it has.
