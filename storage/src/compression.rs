@@ -34,7 +34,7 @@ const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 /// The densest element of snappy, a copy, takes 3 bytes and yields 64: nothing honest expands more.
 const SNAPPY_EXPANSION_MAX: usize = 22;
 /// What is kept between batches, at most, in bytes: one odd batch must not pin memory for ever.
-const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// zstd's own default bound of a window is 2^27; below 2^23 its levels up to 19 would break.
 const ZSTD_WINDOW_BYTES: std::ops::RangeInclusive<u64> = 1 << 23..=1 << 27;
 

@@ -3,7 +3,7 @@
 //! beyond its batch's.
 
 use crate::batch::{BatchHeader, BatchView, TimestampType};
-use crate::compression::{CodecScratch, DecompressError, decompress};
+use crate::compression::{CodecScratch, DecompressError, KEEP_BYTES_MAX, decompress};
 
 /// Why records cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,6 +338,8 @@ impl RecordsScratch {
             return Ok(batch.payload());
         }
         self.uncompressed.clear();
+        // One odd batch must not pin memory for ever.
+        self.uncompressed.shrink_to(KEEP_BYTES_MAX);
         decompress(
             compression,
             batch.payload(),

@@ -321,6 +321,8 @@ fn a_full_map_ends_the_round_and_later_records_stay() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     /// Against the plain model: of each key the last record stays, at its offset, with its time, in
     /// order; tombstones go only in a second round a day later.
     #[test]

@@ -347,4 +347,44 @@ proptest! {
         });
         prop_assert_eq!(walk_once(&batch, &RULES).is_ok(), in_order);
     }
+
+    /// Whatever a stranger does to a compressed payload, no codec panics or passes its bound.
+    #[test]
+    fn damaged_payloads_never_panic(
+        codec in 1_i16..5,
+        flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8),
+        cut in proptest::option::of(any::<proptest::sample::Index>()),
+        noise in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200)),
+    ) {
+        let mut builder = BatchBuilder::new(Compression::from_id(codec).expect("known"));
+        for index in 0..200_u32 {
+            let value = index.wrapping_mul(2_654_435_761).to_be_bytes().repeat(1 + index as usize % 40);
+            builder.push(1, Some(b"key"), Some(&value));
+        }
+        let good = builder.build();
+        let mut payload = good[HEADER_BYTES..].to_vec();
+        for (position, byte) in flips {
+            let position = position.index(payload.len());
+            payload[position] = byte;
+        }
+        if let Some(cut) = cut {
+            payload.truncate(cut.index(payload.len()));
+        }
+        if let Some(noise) = noise {
+            // Keeps the codec's magic, so that more than the first check is reached.
+            payload.truncate(8);
+            payload.extend_from_slice(&noise);
+        }
+        let batch = with_payload(&good, &payload);
+        let rules = WalkRules { output_bytes_max: 1 << 20, ..RULES };
+        if let Ok(summary) = walk_once(&batch, &rules) {
+            prop_assert!(summary.uncompressed_bytes <= 1 << 20);
+            prop_assert_eq!(summary.records_count, 200);
+        }
+        let view = BatchView::new(&batch).expect("whole");
+        let mut scratch = RecordsScratch::new();
+        if let Ok(records) = scratch.records(&view, 1 << 20) {
+            prop_assert!(records.count() <= 201);
+        }
+    }
 }
