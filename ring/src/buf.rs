@@ -13,6 +13,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Alignment of every [`AlignedBuf`], in bytes: the block size that direct I/O is done in.
 pub const BLOCK_BYTES: usize = 4096;
@@ -21,7 +22,27 @@ pub const BLOCK_BYTES: usize = 4096;
 pub struct AlignedBuf {
     memory: NonNull<u8>,
     capacity_bytes: usize,
+    /// What `memory` is a part of; other parts may belong to other buffers.
+    allocation: Arc<Allocation>,
 }
+
+/// Aligned memory that one or several [`AlignedBuf`] divide among themselves.
+struct Allocation {
+    memory: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // SAFETY: `memory` was allocated in `AlignedBuf::zeroed` with this very layout and is freed once.
+        unsafe { dealloc(self.memory.as_ptr(), AlignedBuf::layout(self.bytes)) }
+    }
+}
+
+// SAFETY: an `Allocation` only frees its memory; the parts are reached through their buffers alone.
+unsafe impl Send for Allocation {}
+// SAFETY: as for `Send`: nothing is read or written through a shared `Allocation`.
+unsafe impl Sync for Allocation {}
 
 impl AlignedBuf {
     /// Allocates at least `bytes` zeroed bytes, rounded up to whole blocks (at least one).
@@ -36,7 +57,38 @@ impl AlignedBuf {
         AlignedBuf {
             memory,
             capacity_bytes,
+            allocation: Arc::new(Allocation {
+                memory,
+                bytes: capacity_bytes,
+            }),
         }
+    }
+
+    /// Cuts the first `bytes` off into a buffer of their own, without copying; `self` keeps the rest.
+    /// The memory is freed when both are gone.
+    ///
+    /// # Panics
+    /// If `bytes` is no multiple of [`BLOCK_BYTES`], is zero, or does not leave at least a block.
+    pub fn split_to(&mut self, bytes: usize) -> AlignedBuf {
+        assert!(
+            bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES) && bytes < self.capacity_bytes,
+            "split {bytes} of {} bytes",
+            self.capacity_bytes
+        );
+        let front = AlignedBuf {
+            memory: self.memory,
+            capacity_bytes: bytes,
+            allocation: Arc::clone(&self.allocation),
+        };
+        // SAFETY: `bytes` is less than the capacity, so the result stays inside the allocation.
+        self.memory = unsafe { self.memory.add(bytes) };
+        self.capacity_bytes -= bytes;
+        front
+    }
+
+    /// Size of the allocation that this buffer keeps alive, in bytes.
+    pub fn allocation_bytes(&self) -> usize {
+        self.allocation.bytes
     }
 
     fn layout(capacity_bytes: usize) -> Layout {
@@ -49,17 +101,11 @@ impl AlignedBuf {
     }
 }
 
-impl Drop for AlignedBuf {
-    fn drop(&mut self) {
-        // SAFETY: `memory` was allocated in `zeroed` with this very layout and is freed once.
-        unsafe { dealloc(self.memory.as_ptr(), Self::layout(self.capacity_bytes)) }
-    }
-}
-
 impl Deref for AlignedBuf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: `memory` is valid and initialised for `capacity_bytes` as long as `self` lives.
+        // SAFETY: `memory` is valid and initialised for `capacity_bytes` as long as `self`, which
+        // holds the allocation, lives.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.capacity_bytes) }
     }
 }
@@ -71,7 +117,7 @@ impl DerefMut for AlignedBuf {
     }
 }
 
-// SAFETY: the memory is owned by the buffer alone and no thread-local state is tied to it.
+// SAFETY: this part of the memory is owned by the buffer alone and no thread-local state is tied to it.
 unsafe impl Send for AlignedBuf {}
 
 impl fmt::Debug for AlignedBuf {
@@ -289,6 +335,26 @@ mod tests {
         assert!(buf.iter().all(|byte| *byte == 0));
         buf[8191] = 7;
         assert_eq!(buf.freeze()[8191], 7);
+    }
+
+    #[test]
+    fn a_buffer_is_divided_without_copying() {
+        let mut rest = AlignedBuf::zeroed(3 * BLOCK_BYTES);
+        rest[0] = 1;
+        rest[BLOCK_BYTES] = 2;
+        let address = rest.as_ptr() as usize;
+        let front = rest.split_to(BLOCK_BYTES).freeze();
+        assert_eq!((front.len(), rest.len()), (BLOCK_BYTES, 2 * BLOCK_BYTES));
+        assert_eq!(rest.as_ptr() as usize, address + BLOCK_BYTES);
+        rest[0] = 3;
+        drop(rest);
+        assert_eq!(front[0], 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "split 8192 of 8192 bytes")]
+    fn a_split_leaves_a_block() {
+        AlignedBuf::zeroed(8192).split_to(8192);
     }
 
     #[test]
