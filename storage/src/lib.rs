@@ -4,14 +4,23 @@
 
 pub mod batch;
 pub mod builder;
+mod checkpoint;
+mod clean_task;
 pub mod compact;
 pub mod compression;
 pub mod crc;
 pub mod disk;
 pub mod dump;
 pub mod index;
+mod journal;
 pub mod leader_epochs;
 pub mod producer_state;
+mod read_task;
 pub mod records;
+pub mod recovery;
+mod segment;
+mod space;
+pub mod store;
+mod tasks;
 pub mod types;
 pub mod walk;

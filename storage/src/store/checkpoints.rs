@@ -1,0 +1,274 @@
+//! When checkpoints are taken and what they free. Part of a core's store; knows no bytes of theirs.
+
+use std::collections::HashSet;
+use std::io;
+
+use crate::checkpoint::{CheckpointHead, Encoder, checkpoint_path};
+use crate::tasks::{FileWork, FilesWhy, Job};
+use crate::types::Now;
+
+use super::Store;
+use super::api::{LogId, Notice};
+use super::durable::is_full;
+use super::partition::LogState;
+
+/// The checkpoints of one log directory.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    /// Whether anything happened since the last one.
+    pub changed: bool,
+    /// Taken, and waiting until the journal is durable up to what it covers.
+    waiting: Option<Snapshot>,
+    /// Being written: what becomes free when it is durable.
+    running: Option<(u64, bool)>,
+    last_us: u64,
+    /// Logs that keep the oldest journal file from being freed, and that file's last sequence.
+    relief: Option<(u64, HashSet<LogId>)>,
+}
+
+struct Snapshot {
+    covers_sequence: u64,
+    replay_from: u64,
+    clean: bool,
+    bytes: Vec<u8>,
+}
+
+impl Checkpoints {
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_none() && self.running.is_none()
+    }
+}
+
+impl Store {
+    /// Takes a snapshot of a directory's logs, unless one is under way. It is written once the
+    /// journal is durable up to it.
+    pub(super) fn take_checkpoint(&mut self, now: Now, dir: usize, clean: bool) -> bool {
+        let state = &self.dirs[dir];
+        // A deletion is either not begun or done in a checkpoint: its rename is not repeated later.
+        let deleting = !state.renaming.is_empty()
+            || self
+                .logs
+                .iter()
+                .flatten()
+                .any(|p| p.dir == dir && p.state == LogState::Deleting);
+        if !state.checkpoints.is_idle() || state.offline || deleting {
+            return false;
+        }
+        self.seal(dir);
+        let state = &self.dirs[dir];
+        let covers_sequence = state.journal.next_sequence() - 1;
+        let pinned = self
+            .logs
+            .iter()
+            .flatten()
+            .filter(|partition| partition.dir == dir)
+            .filter_map(|partition| partition.pinned_sequence())
+            .min();
+        let replay_from = pinned.unwrap_or(covers_sequence + 1);
+        let head = CheckpointHead {
+            epoch: self.config.epoch,
+            core: self.config.core,
+            covers_sequence,
+            replay_from,
+            clean: clean && pinned.is_none(),
+        };
+        let mut encoder = Encoder::new(&head, state.deletions.iter().chain(&state.deleting));
+        for partition in self.logs.iter().flatten().filter(|p| p.dir == dir) {
+            // Log starts and replacements that are journaled but not applied yet are part of it:
+            // their entries are not replayed again.
+            let log_start = partition
+                .start_moves
+                .iter()
+                .map(|(offset, _)| *offset)
+                .chain([partition.log_start])
+                .max()
+                .expect("at least one");
+            encoder.partition(
+                &partition.key,
+                partition.incarnation,
+                log_start,
+                partition.compacted_end,
+                partition.segments.iter().map(|segment| &segment.image),
+                partition.replacements.iter(),
+                &partition.epochs,
+                &partition.producers,
+            );
+        }
+        let state = &mut self.dirs[dir];
+        state.checkpoints.changed = false;
+        state.checkpoints.last_us = now.monotonic_us;
+        state.checkpoints.waiting = Some(Snapshot {
+            covers_sequence,
+            replay_from,
+            clean: head.clean,
+            bytes: encoder.finish(),
+        });
+        self.poll_checkpoint(dir);
+        true
+    }
+
+    /// Writes the waiting snapshot if the journal is durable up to it.
+    fn poll_checkpoint(&mut self, dir: usize) {
+        let state = &mut self.dirs[dir];
+        let durable = state.journal.marks().durable;
+        if state
+            .checkpoints
+            .waiting
+            .as_ref()
+            .is_none_or(|snapshot| snapshot.covers_sequence > durable)
+        {
+            return;
+        }
+        let snapshot = state.checkpoints.waiting.take().expect("just seen");
+        state.checkpoints.running = Some((snapshot.replay_from, snapshot.clean));
+        let path = checkpoint_path(&state.path, self.config.epoch, self.config.core);
+        self.spawn(Job::Checkpoint {
+            dir,
+            path,
+            bytes: snapshot.bytes,
+        });
+    }
+
+    pub(super) fn on_checkpoint(&mut self, now: Now, dir: usize, result: io::Result<()>) {
+        let (replay_from, clean) = self.dirs[dir]
+            .checkpoints
+            .running
+            .take()
+            .expect("a checkpoint under way");
+        match result {
+            Ok(()) => {
+                self.counters.checkpoints += 1;
+                let surplus = self.dirs[dir].journal.recycle_below(replay_from);
+                if !surplus.is_empty() {
+                    let work = surplus
+                        .iter()
+                        .map(|file| FileWork::Remove(file.path.to_path_buf()))
+                        .collect();
+                    self.spawn(Job::Files {
+                        dir,
+                        why: FilesWhy::Cleanup,
+                        work,
+                    });
+                }
+                if clean && self.shutting_down {
+                    self.dirs[dir].settled = true;
+                }
+                if !self.dirs[dir].ready {
+                    self.dirs[dir].ready = true;
+                    self.check_ready();
+                }
+                self.on_durable(now, dir);
+            }
+            Err(error) if is_full(&error) => {
+                self.dirs[dir].checkpoints.changed = true;
+                self.on_no_space(dir);
+            }
+            Err(error) => self.fail_dir(dir, format!("a checkpoint failed: {error}")),
+        }
+        self.check_settled();
+    }
+
+    /// The journal's durable mark may have moved: whatever waited for it goes on.
+    pub(super) fn on_durable(&mut self, now: Now, dir: usize) {
+        if self.dirs[dir].offline {
+            return;
+        }
+        self.poll_checkpoint(dir);
+        let state = &self.dirs[dir];
+        if !state.ready {
+            let carried = state.journal.marks().durable >= state.start_sequence;
+            if carried && state.space.is_settled() && state.checkpoints.is_idle() {
+                self.take_checkpoint(now, dir, false);
+            }
+            return;
+        }
+        if state.journal.is_pressed()
+            && state.checkpoints.relief.is_none()
+            && state.checkpoints.is_idle()
+        {
+            self.begin_relief(now, dir);
+        }
+        self.check_settled();
+    }
+
+    /// Settles the logs that pin the oldest journal file; a checkpoint follows.
+    fn begin_relief(&mut self, now: Now, dir: usize) {
+        let Some(end) = self.dirs[dir].journal.oldest_file_end() else {
+            return;
+        };
+        let pinning: HashSet<LogId> = self
+            .logs
+            .iter()
+            .enumerate()
+            .filter_map(|(index, log)| Some((LogId(index as u32), log.as_deref()?)))
+            .filter(|(_, partition)| {
+                partition.dir == dir && partition.pinned_sequence().is_some_and(|at| at <= end)
+            })
+            .map(|(log, _)| log)
+            .collect();
+        for &log in &pinning {
+            self.want_write_back(log, true);
+        }
+        self.dirs[dir].checkpoints.relief = Some((end, pinning));
+        self.end_relief(now, dir);
+    }
+
+    /// A log was written: it may no longer pin the oldest journal file.
+    pub(super) fn relieve(&mut self, now: Now, dir: usize, log: LogId) {
+        let Some((end, pinning)) = &self.dirs[dir].checkpoints.relief else {
+            self.check_settled();
+            return;
+        };
+        if !pinning.contains(&log) {
+            return;
+        }
+        let end = *end;
+        let pinned = self
+            .log(log)
+            .and_then(|partition| partition.pinned_sequence())
+            .is_some_and(|at| at <= end);
+        if pinned {
+            self.want_write_back(log, true);
+            return;
+        }
+        if let Some((_, pinning)) = &mut self.dirs[dir].checkpoints.relief {
+            pinning.remove(&log);
+        }
+        self.end_relief(now, dir);
+    }
+
+    /// When nothing pins the oldest file any more, a checkpoint frees it.
+    pub(super) fn end_relief(&mut self, now: Now, dir: usize) {
+        let logs = &self.logs;
+        let Some((_, pinning)) = &mut self.dirs[dir].checkpoints.relief else {
+            return;
+        };
+        pinning.retain(|log| logs[log.0 as usize].is_some());
+        if pinning.is_empty() && self.take_checkpoint(now, dir, false) {
+            self.dirs[dir].checkpoints.relief = None;
+        }
+    }
+
+    /// Takes checkpoints by time.
+    pub(super) fn tick_checkpoints(&mut self, now: Now) {
+        for dir in 0..self.dirs.len() {
+            self.end_relief(now, dir);
+            let state = &self.dirs[dir];
+            let due = state.checkpoints.last_us + self.config.checkpoint_ms * 1_000;
+            if state.ready && state.checkpoints.changed && now.monotonic_us >= due {
+                self.take_checkpoint(now, dir, false);
+            }
+        }
+    }
+
+    pub(super) fn check_ready(&mut self) {
+        if !self.ready && self.dirs.iter().all(|dir| dir.ready || dir.offline) {
+            self.ready = true;
+            self.notices.push_back(Notice::Ready);
+        }
+    }
+}

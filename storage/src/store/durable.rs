@@ -1,0 +1,359 @@
+//! From sealed to durable: what a journal write's completion means for the logs in it. Part of a
+//! core's store; knows no I/O.
+
+use std::io;
+
+use crate::journal::{Entry, EntryKind, JournalNeed, Sealed};
+use crate::tasks::{FileWork, FilesWhy, Job};
+use crate::types::{Now, Offset};
+
+use super::api::{LogId, Notice};
+use super::partition::{LogState, Recent};
+use super::{Deletion, Store};
+
+/// A write that is sealed and not durable.
+pub(super) struct SealedWrite {
+    sequence: u64,
+    /// Logs whose mark moves, and whether the write alone is enough for that.
+    touched: Vec<Touched>,
+    effects: Vec<(LogId, Entry)>,
+    written: bool,
+}
+
+struct Touched {
+    log: LogId,
+    offset_end: Offset,
+    after_write: bool,
+}
+
+impl Store {
+    /// Ends a turn: seals at most one journal write per log directory, if one may go out.
+    pub fn end_turn(&mut self, now: Now) {
+        for dir in 0..self.dirs.len() {
+            if self.dirs[dir].journal.should_seal() && !self.dirs[dir].offline {
+                self.seal(dir);
+            }
+        }
+        self.run_write_back(now);
+    }
+
+    pub(super) fn seal(&mut self, dir: usize) {
+        if let Some(sealed) = self.dirs[dir].journal.seal() {
+            self.on_sealed(dir, sealed);
+        }
+    }
+
+    /// The bytes of a write are final: its batches become readable memory of their logs.
+    pub(super) fn on_sealed(&mut self, dir: usize, sealed: Sealed) {
+        self.dirs[dir].journal.enqueue(&sealed);
+        let mut touched: Vec<Touched> = Vec::new();
+        let mut effects = Vec::new();
+        for gathered in sealed.gathered {
+            let Some(partition) = self.log_mut(gathered.log) else {
+                continue;
+            };
+            let entry = gathered.entry;
+            match entry.kind {
+                EntryKind::Append | EntryKind::Carried => {
+                    partition.dirty.push_back(Recent {
+                        sequence: sealed.sequence,
+                        segment_base: entry.segment_base,
+                        position: entry.position,
+                        base_offset: entry.base_offset,
+                        offset_end: entry.offset_end,
+                        bytes: sealed.bytes.slice(gathered.range),
+                    });
+                    let after_write = partition.config.flush_messages > 1;
+                    match touched.last_mut() {
+                        Some(last) if last.log == gathered.log => {
+                            last.offset_end = entry.offset_end;
+                        }
+                        _ => touched.push(Touched {
+                            log: gathered.log,
+                            offset_end: entry.offset_end,
+                            after_write,
+                        }),
+                    }
+                }
+                _ => effects.push((gathered.log, entry)),
+            }
+        }
+        self.dirs[dir].sealed.push_back(SealedWrite {
+            sequence: sealed.sequence,
+            touched,
+            effects,
+            written: false,
+        });
+    }
+
+    /// The outcome of a [`DurableWrite`](super::DurableWrite).
+    ///
+    /// # Panics
+    /// If no such write is out.
+    pub fn on_write_done(&mut self, now: Now, token: u64, result: io::Result<()>) {
+        let dir = self.writes.remove(&token).expect("a write that is out");
+        if self.dirs[dir].offline {
+            return;
+        }
+        self.dirs[dir].journal.on_write_done(token, &result);
+        if let Err(error) = result {
+            self.fail_dir(dir, format!("a journal write failed: {error}"));
+            return;
+        }
+        self.advance(now, dir);
+    }
+
+    /// Applies the journal's marks to the logs.
+    pub(super) fn advance(&mut self, now: Now, dir: usize) {
+        let marks = self.dirs[dir].journal.marks();
+        // What is acknowledged after the write alone.
+        let mut sealed = std::mem::take(&mut self.dirs[dir].sealed);
+        let mut wants_flush = false;
+        for write in &mut sealed {
+            if write.sequence > marks.written {
+                break;
+            }
+            if !write.written {
+                write.written = true;
+                for touched in write.touched.iter().filter(|touched| touched.after_write) {
+                    self.acknowledge(touched.log, touched.offset_end);
+                }
+            }
+            wants_flush |= write.sequence > marks.durable
+                && (!write.effects.is_empty()
+                    || write.touched.iter().any(|touched| !touched.after_write));
+        }
+        // What is acknowledged after the flush, and what had to wait for it.
+        let mut effects = Vec::new();
+        while sealed
+            .front()
+            .is_some_and(|write| write.sequence <= marks.durable)
+        {
+            let write = sealed.pop_front().expect("just seen");
+            for touched in write.touched {
+                self.acknowledge(touched.log, touched.offset_end);
+            }
+            effects.extend(write.effects);
+        }
+        self.dirs[dir].sealed = sealed;
+        for (log, entry) in effects {
+            self.on_effect(now, dir, log, &entry);
+        }
+        if marks.durable == marks.written {
+            if self.dirs[dir].journal.is_idle() {
+                self.dirs[dir].flush_due_us = None;
+            }
+        } else if wants_flush {
+            self.dirs[dir].flush_due_us = Some(now.monotonic_us);
+        }
+        self.poll_flush(now, dir);
+        self.on_durable(now, dir);
+        self.tell_room();
+    }
+
+    fn acknowledge(&mut self, log: LogId, offset_end: Offset) {
+        let Some(partition) = self.log_mut(log) else {
+            return;
+        };
+        if partition.durable_end < offset_end {
+            partition.durable_end = offset_end;
+            self.notices.push_back(Notice::Durable { log, offset_end });
+        }
+    }
+
+    /// Flushes what was written without a flush, when it is due.
+    pub(super) fn poll_flush(&mut self, now: Now, dir: usize) {
+        let state = &mut self.dirs[dir];
+        let due = state
+            .flush_due_us
+            .is_some_and(|due| due <= now.monotonic_us);
+        let marks = state.journal.marks();
+        if !due || state.flushing || state.offline || marks.durable == marks.written {
+            return;
+        }
+        state.flushing = true;
+        state.flush_due_us = None;
+        let paths = state.journal.unflushed_files();
+        self.spawn(Job::FlushJournal {
+            dir,
+            written: marks.written,
+            paths,
+        });
+    }
+
+    pub(super) fn on_flushed(
+        &mut self,
+        now: Now,
+        dir: usize,
+        written: u64,
+        result: io::Result<()>,
+    ) {
+        self.dirs[dir].flushing = false;
+        if self.dirs[dir].offline {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.dirs[dir].journal.on_flushed(written);
+                let marks = self.dirs[dir].journal.marks();
+                if marks.durable < marks.written && self.dirs[dir].flush_due_us.is_none() {
+                    self.dirs[dir].flush_due_us = Some(now.monotonic_us + 1_000_000);
+                }
+                self.advance(now, dir);
+            }
+            Err(error) => self.fail_dir(dir, format!("a journal flush failed: {error}")),
+        }
+    }
+
+    /// A control entry is durable: what it stands for may happen.
+    fn on_effect(&mut self, now: Now, dir: usize, log: LogId, entry: &Entry) {
+        let Some(partition) = self.log_mut(log) else {
+            return;
+        };
+        match entry.kind {
+            EntryKind::Created => {
+                if partition.state == LogState::Creating {
+                    partition.state = LogState::Live;
+                    self.notices.push_back(Notice::Created { log });
+                }
+            }
+            EntryKind::LogStart => {
+                let (offset, ticket) = partition
+                    .start_moves
+                    .pop_front()
+                    .expect("a durable log start was asked for");
+                self.apply_log_start(now, log, offset, ticket);
+            }
+            EntryKind::Deleted => self.finish_deletion(dir, log, entry.value),
+            EntryKind::TailBlock | EntryKind::SegmentClosed => {
+                self.want_write_back(log, false);
+            }
+            EntryKind::Replaced => self.start_swap(log),
+            EntryKind::Append | EntryKind::Carried => {}
+        }
+    }
+
+    /// A deletion is durable: the log leaves memory, its directory leaves its name.
+    fn finish_deletion(&mut self, dir: usize, log: LogId, due_ms: i64) {
+        let partition = self.logs[log.0 as usize].take().expect("a log to delete");
+        self.dirty_bytes -= partition.dirty_bytes;
+        self.dirs[dir].space.on_clean(partition.dirty_bytes);
+        self.clean_bytes -= partition
+            .clean
+            .iter()
+            .map(|recent| recent.bytes.len() as u64)
+            .sum::<u64>();
+        self.dirs[dir].partitions -= 1;
+        let name = partition.key.dir_name();
+        let deleted = deleted_dir_name(&partition.key.topic_id, &name);
+        let state = &mut self.dirs[dir];
+        state.renaming.insert(name.clone());
+        state.deletions.push(Deletion {
+            path: deleted.clone(),
+            is_dir: true,
+            due_ms,
+        });
+        let from = state.path.join(&name);
+        let to = state.path.join(&deleted);
+        let work = vec![
+            FileWork::Rename(from, to),
+            FileWork::SyncDir(state.path.clone()),
+        ];
+        // A write-back that is under way holds the directory by name: it must end first.
+        if partition.busy {
+            self.write_back.renames.push((log, dir, name, work));
+        } else {
+            self.spawn_rename(dir, name, work);
+        }
+        self.notices.push_back(Notice::Deleted { log });
+    }
+
+    pub(super) fn spawn_rename(&mut self, dir: usize, name: String, work: Vec<FileWork>) {
+        self.spawn(Job::Files {
+            dir,
+            why: FilesWhy::DirRenamed(name),
+            work,
+        });
+    }
+
+    /// Makes journal files as they are needed.
+    pub(super) fn poll_journal_need(&mut self, dir: usize) {
+        // Beyond the usual number where otherwise a checkpoint, which frees files, could not happen.
+        let must_grow = !self.dirs[dir].ready || self.dirs[dir].checkpoints.is_waiting();
+        if let JournalNeed::File { id, capacity_bytes } =
+            self.dirs[dir].journal.poll_need(must_grow)
+        {
+            let path = self.dirs[dir].journal.file_path(id);
+            self.spawn(Job::MakeJournal {
+                dir,
+                id,
+                path,
+                capacity_bytes,
+            });
+        }
+    }
+
+    pub(super) fn on_journal_made(
+        &mut self,
+        dir: usize,
+        id: u64,
+        capacity_bytes: u64,
+        result: io::Result<()>,
+    ) {
+        match result {
+            Ok(()) => self.dirs[dir].journal.on_file_made(id, capacity_bytes),
+            Err(error) if is_full(&error) => {
+                self.dirs[dir].journal.on_file_failed();
+                self.on_no_space(dir);
+            }
+            Err(error) => self.fail_dir(dir, format!("a journal file cannot be made: {error}")),
+        }
+    }
+
+    /// Takes a log directory offline, as another core or this one found it broken.
+    pub fn set_dir_offline(&mut self, dir: usize) {
+        self.dirs[dir].offline = true;
+        // Nobody may wait for this directory for ever.
+        self.check_ready();
+        self.check_settled();
+    }
+
+    pub(super) fn fail_dir(&mut self, dir: usize, why: String) {
+        if self.dirs[dir].offline {
+            return;
+        }
+        self.notices.push_back(Notice::DirOffline { dir, why });
+        self.set_dir_offline(dir);
+    }
+
+    /// Tells that refused appends may be tried again, if any were refused and there is room.
+    pub(super) fn tell_room(&mut self) {
+        if !self.waits_for_room || self.shutting_down {
+            return;
+        }
+        let memory = self.dirty_bytes < self.config.dirty_bytes_max / 4 * 3;
+        let journals = self.dirs.iter().all(|dir| {
+            dir.offline || dir.journal.backlog_bytes() < self.config.journal_file_bytes / 2
+        });
+        if memory && journals {
+            self.waits_for_room = false;
+            self.notices.push_back(Notice::Room);
+        }
+    }
+}
+
+/// The name of a deleted partition's directory until it is removed.
+pub(crate) fn deleted_dir_name(topic_id: &uuid::Uuid, name: &str) -> String {
+    // A directory name has at most 255 bytes; a topic's name alone may have 249.
+    let suffix = format!(".{}-delete", topic_id.simple());
+    let keep = name.len().min(255 - suffix.len());
+    format!("{}{suffix}", &name[..keep])
+}
+
+/// Whether an error says that the disk is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOSPC) | Some(libc::EDQUOT)
+    )
+}

@@ -1,0 +1,241 @@
+//! One partition log in the memory of its core: segments, marks, and the batches that are not on disk
+//! yet or are kept for the newest consumers. Lives in its store; knows no journal, no task and no
+//! disk.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ring::buf::Shared;
+
+use crate::leader_epochs::LeaderEpochs;
+use crate::producer_state::ProducerStates;
+use crate::segment::{Segment, SegmentImage, block_floor};
+use crate::store::api::{LogConfig, PartitionKey};
+use crate::types::Offset;
+
+/// A batch in memory: a view of the journal write that carried it.
+#[derive(Clone, Debug)]
+pub(crate) struct Recent {
+    /// The journal write that holds it.
+    pub sequence: u64,
+    pub segment_base: Offset,
+    pub position: u64,
+    pub base_offset: Offset,
+    pub offset_end: Offset,
+    pub bytes: Shared,
+}
+
+impl Recent {
+    pub(crate) fn position_end(&self) -> u64 {
+        self.position + self.bytes.len() as u64
+    }
+}
+
+/// Where a partition is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogState {
+    /// Its creation is not durable: it takes no appends.
+    Creating,
+    Live,
+    /// Its deletion is on its way.
+    Deleting,
+}
+
+/// What a compaction is about to put in place of older segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// Bases of the segments that go.
+    pub removed: Vec<Offset>,
+    /// The segment that comes; its file is `<base>.<generation>.cleaned` until it is renamed.
+    pub added: SegmentImage,
+}
+
+pub(crate) struct PartitionLog {
+    pub key: PartitionKey,
+    /// Index of its log directory.
+    pub dir: usize,
+    /// Its own directory.
+    pub path: Rc<PathBuf>,
+    pub incarnation: u64,
+    pub config: LogConfig,
+    /// Whether `config` came from above: recovered logs keep everything until it did.
+    pub configured: bool,
+    pub state: LogState,
+    /// In offset order, never empty; the last one takes appends.
+    pub segments: VecDeque<Segment>,
+    pub log_start: Offset,
+    /// One past the newest record, durable or not.
+    pub log_end: Offset,
+    /// The acknowledgement mark.
+    pub durable_end: Offset,
+    /// Batches that are not wholly written to their segments, in offset order.
+    pub dirty: VecDeque<Recent>,
+    /// Batches before those, written: a cache.
+    pub clean: VecDeque<Recent>,
+    pub dirty_bytes: u64,
+    pub epochs: LeaderEpochs,
+    pub producers: ProducerStates,
+    /// Whether a write-back, head load or swap of its files is under way: one at a time.
+    pub busy: bool,
+    /// Whether it stands in the store's write-back queue.
+    pub queued: bool,
+    /// Whether the tail block is to be written too.
+    pub settle: bool,
+    pub last_append_us: u64,
+    pub last_append_time_ms: i64,
+    /// Log start moves that are on their way to the journal: where to, and who asked.
+    pub start_moves: VecDeque<(Offset, Option<u64>)>,
+    /// Compaction results that are on their way to the journal or being renamed.
+    pub replacements: VecDeque<Replacement>,
+    /// Below this offset everything was compacted.
+    pub compacted_end: Offset,
+    pub compacting: bool,
+}
+
+impl PartitionLog {
+    /// A log with one empty segment at offset 0.
+    pub(crate) fn new(
+        key: PartitionKey,
+        dir: usize,
+        dir_path: &Path,
+        incarnation: u64,
+        config: LogConfig,
+        now_ms: i64,
+    ) -> PartitionLog {
+        let path = Rc::new(dir_path.join(key.dir_name()));
+        PartitionLog {
+            key,
+            dir,
+            path,
+            incarnation,
+            config,
+            configured: true,
+            state: LogState::Creating,
+            segments: VecDeque::from([Segment::from_image(SegmentImage::empty(Offset(0), now_ms))]),
+            log_start: Offset(0),
+            log_end: Offset(0),
+            durable_end: Offset(0),
+            dirty: VecDeque::new(),
+            clean: VecDeque::new(),
+            dirty_bytes: 0,
+            epochs: LeaderEpochs::default(),
+            producers: ProducerStates::default(),
+            busy: false,
+            queued: false,
+            settle: false,
+            last_append_us: 0,
+            last_append_time_ms: -1,
+            start_moves: VecDeque::new(),
+            replacements: VecDeque::new(),
+            compacted_end: Offset(0),
+            compacting: false,
+        }
+    }
+
+    pub(crate) fn active(&self) -> &Segment {
+        self.segments.back().expect("a log has a segment")
+    }
+
+    pub(crate) fn active_mut(&mut self) -> &mut Segment {
+        self.segments.back_mut().expect("a log has a segment")
+    }
+
+    /// Index of the segment with this base offset.
+    pub(crate) fn segment_at(&self, base: Offset) -> Option<usize> {
+        let index = self
+            .segments
+            .partition_point(|segment| segment.base() < base);
+        (self.segments.get(index)?.base() == base).then_some(index)
+    }
+
+    /// Index of the segment that holds `offset`, or would hold it: the last one that begins at or
+    /// below it.
+    pub(crate) fn segment_of(&self, offset: Offset) -> usize {
+        self.segments
+            .partition_point(|segment| segment.base() <= offset)
+            .saturating_sub(1)
+    }
+
+    /// The oldest journal write that must stay: what it holds is not flushed in a segment.
+    pub(crate) fn pinned_sequence(&self) -> Option<u64> {
+        let dirty = self.dirty.front().map(|recent| recent.sequence);
+        self.segments
+            .iter()
+            .filter_map(Segment::pinned_sequence)
+            .chain(dirty)
+            .min()
+    }
+
+    /// Batches in memory from the one that holds `from` on, as long as they end at or below `up_to`.
+    /// `None` if the first of them is not in memory.
+    pub(crate) fn in_memory(
+        &self,
+        from: Offset,
+        up_to: Offset,
+    ) -> Option<impl Iterator<Item = &Recent>> {
+        let begins = self.clean.front().or(self.dirty.front())?.base_offset;
+        if from < begins {
+            return None;
+        }
+        let clean = self
+            .clean
+            .partition_point(|recent| recent.offset_end <= from);
+        let dirty = if clean < self.clean.len() {
+            0
+        } else {
+            self.dirty
+                .partition_point(|recent| recent.offset_end <= from)
+        };
+        Some(
+            self.clean
+                .range(clean..)
+                .chain(self.dirty.range(dirty..))
+                .take_while(move |recent| recent.offset_end <= up_to),
+        )
+    }
+
+    /// How many bytes of a segment's file may be asked from the disk: everything behind is in `dirty`
+    /// as whole batches.
+    pub(crate) fn readable_bytes(&self, index: usize) -> u64 {
+        let segment = &self.segments[index];
+        let first = self
+            .dirty
+            .iter()
+            .find(|recent| recent.segment_base >= segment.base())
+            .filter(|recent| recent.segment_base == segment.base());
+        match first {
+            Some(recent) => recent.position,
+            None => segment.image.length_bytes,
+        }
+    }
+
+    /// Whether there is something to write to a segment's file: whole blocks, or with `settle`
+    /// anything at all.
+    pub(crate) fn has_work(&self, settle: bool) -> bool {
+        self.segments.iter().any(|segment| {
+            let image = &segment.image;
+            if image.closed {
+                !image.finished
+            } else if settle {
+                segment.written < image.length_bytes || segment.unsynced_sequence.is_some()
+            } else {
+                block_floor(image.length_bytes) > segment.written
+            }
+        })
+    }
+
+    /// Contiguous bytes that wait for the active segment.
+    pub(crate) fn unwritten_bytes(&self) -> u64 {
+        let active = self.active();
+        active.image.length_bytes - active.written.min(active.image.length_bytes)
+    }
+
+    /// Bytes of segment files.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.segments
+            .iter()
+            .map(|segment| segment.image.length_bytes)
+            .sum()
+    }
+}

@@ -1,0 +1,436 @@
+//! Write-back: which segment gets which bytes next. Part of a core's store; paced by a bounded number
+//! of tasks of at most a chunk each; knows no disk.
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+
+use ring::buf::AlignedBuf;
+
+use crate::journal::EntryKind;
+use crate::segment::{BLOCK, block_floor};
+use crate::tasks::{FileWork, Finish, Job, WriteBack};
+use crate::types::{Now, Offset};
+
+use super::api::LogId;
+use super::durable::is_full;
+use super::{Store, partition::PartitionLog};
+
+/// Bytes of one write to a segment, at most.
+pub(super) const CHUNK_BYTES_MAX: u64 = 1 << 20;
+/// Tasks at once.
+const RUNNING_MAX: usize = 4;
+
+/// What waits to be written.
+#[derive(Default)]
+pub(super) struct Queue {
+    logs: VecDeque<LogId>,
+    running: usize,
+    /// Logs whose write found no space.
+    starved: Vec<LogId>,
+    /// Renames of deleted logs' directories that wait for a write to end.
+    pub renames: Vec<(LogId, usize, String, Vec<FileWork>)>,
+}
+
+impl Queue {
+    pub(super) fn is_idle(&self) -> bool {
+        self.running == 0 && self.logs.is_empty()
+    }
+}
+
+/// Bytes of a segment that are in memory and durable in the journal, or written already.
+fn durable_length(partition: &PartitionLog, index: usize, durable: u64) -> u64 {
+    let segment = &partition.segments[index];
+    let count = partition
+        .dirty
+        .partition_point(|recent| recent.sequence <= durable);
+    partition
+        .dirty
+        .range(..count)
+        .rev()
+        .find(|recent| recent.segment_base <= segment.base())
+        .filter(|recent| recent.segment_base == segment.base())
+        .map_or(segment.written, |recent| {
+            recent.position_end().max(segment.written)
+        })
+}
+
+impl Store {
+    /// Asks for a log's dirty bytes to be written; with `settle` the tail block too, and flushed.
+    pub(super) fn want_write_back(&mut self, log: LogId, settle: bool) {
+        let Some(partition) = self.log_mut(log) else {
+            return;
+        };
+        partition.settle |= settle;
+        if !partition.queued && !partition.busy {
+            partition.queued = true;
+            self.write_back.logs.push_back(log);
+        }
+    }
+
+    /// Starts as many writes as may run.
+    pub(super) fn run_write_back(&mut self, now: Now) {
+        while self.write_back.running < RUNNING_MAX {
+            let Some(log) = self.write_back.logs.pop_front() else {
+                break;
+            };
+            self.start_write_back(now, log);
+        }
+    }
+
+    fn start_write_back(&mut self, _now: Now, log: LogId) {
+        let Some(partition) = self.log_mut(log) else {
+            return;
+        };
+        partition.queued = false;
+        let dir = partition.dir;
+        let busy = partition.busy;
+        let state = &self.dirs[dir];
+        let name_taken = !state.renaming.is_empty() && state.renaming.contains(&self.dir_name(log));
+        if busy || state.offline || name_taken {
+            return;
+        }
+        let durable = state.journal.marks().durable;
+        let partition = self.log(log).expect("seen above");
+        let settle = partition.settle || self.shutting_down;
+        let Some((index, end)) = next_piece(partition, durable, settle) else {
+            if !partition.has_work(true) {
+                self.log_mut(log).expect("seen above").settle = false;
+            }
+            return;
+        };
+        if !self.prepare_head(log, index, end, durable) {
+            return;
+        }
+        self.spawn_write_back(log, index, end, settle);
+    }
+
+    fn dir_name(&self, log: LogId) -> String {
+        self.log(log).map_or(String::new(), |p| p.key.dir_name())
+    }
+
+    /// Whether the tail block may be rewritten: its head is in the journal, durably. Sees to it that
+    /// it will be, if not.
+    fn prepare_head(&mut self, log: LogId, index: usize, end: u64, durable: u64) -> bool {
+        let partition = self.log_mut(log).expect("a log that is written");
+        let path = Rc::clone(&partition.path);
+        let first = partition
+            .dirty
+            .front()
+            .map(|recent| (recent.segment_base, recent.position));
+        let segment = &mut partition.segments[index];
+        let from = segment.write_from();
+        if segment.written == from || end == segment.written {
+            return true;
+        }
+        // The journal still holds the block's head as part of a batch.
+        if first.is_some_and(|(base, position)| base == segment.base() && position <= from) {
+            return true;
+        }
+        let base = segment.base();
+        match (&segment.head, segment.head_sequence) {
+            (None, _) => {
+                let length_bytes = (segment.written - from) as usize;
+                let path = crate::segment::path(&path, base, "log");
+                partition.busy = true;
+                self.write_back.running += 1;
+                self.spawn(Job::LoadHead {
+                    log,
+                    base,
+                    path,
+                    position: from,
+                    length_bytes,
+                });
+                false
+            }
+            (Some(head), None) => {
+                let head = Rc::clone(head);
+                let sequence = self.add_control(log, EntryKind::TailBlock, &head, |entry| {
+                    entry.segment_base = base;
+                    entry.position = from;
+                });
+                let partition = self.log_mut(log).expect("a log that is written");
+                partition.segments[index].head_sequence = Some(sequence);
+                let dir = partition.dir;
+                // Nothing else may come this turn that would seal it.
+                if self.dirs[dir].journal.should_seal() {
+                    self.seal(dir);
+                }
+                false
+            }
+            (Some(_), Some(sequence)) => sequence <= durable,
+        }
+    }
+
+    fn spawn_write_back(&mut self, log: LogId, index: usize, end: u64, settle: bool) {
+        let partition = self.logs[log.0 as usize]
+            .as_deref_mut()
+            .expect("a log that is written");
+        let dir = partition.dir;
+        let tight = self.dirs[dir].space.is_full();
+        let segment = &partition.segments[index];
+        let image = &segment.image;
+        let from = segment.write_from();
+        let mut to = if settle || image.closed {
+            end
+        } else {
+            block_floor(end)
+        };
+        to = to.min(from + CHUNK_BYTES_MAX);
+        let complete = to == end;
+        let finishing = image.closed && to == image.length_bytes;
+        let sync = finishing || (settle && complete);
+        let write = to > segment.written;
+        let mut copied = 0;
+        let bytes = write.then(|| {
+            let mut buf = AlignedBuf::zeroed((to - from) as usize);
+            if let Some(head) = &segment.head {
+                let known = head.len().min((segment.written - from) as usize);
+                buf[..known].copy_from_slice(&head[..known]);
+                copied += known as u64;
+            }
+            for recent in partition
+                .dirty
+                .iter()
+                .skip_while(|recent| recent.segment_base < segment.base())
+                .take_while(|recent| recent.segment_base == segment.base() && recent.position < to)
+            {
+                let start = recent.position.max(from);
+                let stop = recent.position_end().min(to);
+                if start < stop {
+                    let source =
+                        (start - recent.position) as usize..(stop - recent.position) as usize;
+                    buf[(start - from) as usize..(stop - from) as usize]
+                        .copy_from_slice(&recent.bytes[source]);
+                    copied += stop - start;
+                }
+            }
+            buf.freeze()
+        });
+        let target = segment.allocation_for(to, partition.config.segment_bytes, tight);
+        let allocate = (target > segment.allocated).then(|| (target, target - segment.allocated));
+        let finish = finishing.then(|| Finish {
+            length_bytes: image.length_bytes,
+            indexes: segment
+                .index
+                .as_ref()
+                .filter(|_| segment.index_from == 0)
+                .map(|index| {
+                    let mut index = index.clone();
+                    index.close();
+                    (
+                        index.offset_index_bytes().to_vec(),
+                        index.time_index_bytes().to_vec(),
+                    )
+                }),
+        });
+        let work = WriteBack {
+            log,
+            base: segment.base(),
+            dir: Rc::clone(&partition.path),
+            log_dir: Rc::new(self.dirs[dir].path.clone()),
+            topic_id: partition.key.topic_id,
+            make: !segment.made,
+            allocate,
+            position: from,
+            bytes,
+            written: to.max(segment.written),
+            sync,
+            finish,
+        };
+        partition.busy = true;
+        self.counters.write_back_bytes_copied += copied;
+        self.write_back.running += 1;
+        self.spawn(Job::WriteBack(Box::new(work)));
+    }
+
+    pub(super) fn on_head_loaded(&mut self, log: LogId, base: Offset, result: io::Result<Vec<u8>>) {
+        self.write_back.running -= 1;
+        if self.was_deleted(log) {
+            return;
+        }
+        let partition = self.log_mut(log).expect("not deleted");
+        partition.busy = false;
+        let dir = partition.dir;
+        match result {
+            Ok(head) => {
+                if let Some(index) = partition.segment_at(base) {
+                    partition.segments[index].head = Some(Rc::new(head));
+                }
+                self.want_write_back(log, false);
+            }
+            Err(error) => self.fail_dir(dir, format!("a segment cannot be read: {error}")),
+        }
+    }
+
+    /// Whether a log went away while its write ran; its directory is renamed then.
+    fn was_deleted(&mut self, log: LogId) -> bool {
+        if self.log(log).is_some() {
+            return false;
+        }
+        let waiting = &mut self.write_back.renames;
+        if let Some(at) = waiting.iter().position(|(waits, ..)| *waits == log) {
+            let (_, dir, name, work) = waiting.swap_remove(at);
+            self.spawn_rename(dir, name, work);
+        }
+        true
+    }
+
+    #[allow(clippy::too_many_arguments)] // One value per field of the task's outcome.
+    pub(super) fn on_written_back(
+        &mut self,
+        now: Now,
+        log: LogId,
+        base: Offset,
+        written: u64,
+        allocated: Option<u64>,
+        synced: bool,
+        finished: bool,
+        result: io::Result<()>,
+    ) {
+        self.write_back.running -= 1;
+        if self.was_deleted(log) {
+            return;
+        }
+        let partition = self.log_mut(log).expect("not deleted");
+        partition.busy = false;
+        let dir = partition.dir;
+        match result {
+            Ok(()) => self.note_written(log, base, written, allocated, synced, finished),
+            Err(error) if is_full(&error) => {
+                self.write_back.starved.push(log);
+                self.on_no_space(dir);
+                return;
+            }
+            Err(error) => {
+                self.fail_dir(dir, format!("a segment cannot be written: {error}"));
+                return;
+            }
+        }
+        let partition = self.log(log).expect("not deleted");
+        let more = partition.settle
+            || self.shutting_down
+            || partition.segments.len() > 1 && partition.has_work(false)
+            || partition.unwritten_bytes() >= CHUNK_BYTES_MAX / 4;
+        if more {
+            self.want_write_back(log, false);
+        }
+        self.relieve(now, dir, log);
+        self.tell_room();
+    }
+
+    fn note_written(
+        &mut self,
+        log: LogId,
+        base: Offset,
+        written: u64,
+        allocated: Option<u64>,
+        synced: bool,
+        finished: bool,
+    ) {
+        let partition = self.logs[log.0 as usize]
+            .as_deref_mut()
+            .expect("not deleted");
+        let Some(index) = partition.segment_at(base) else {
+            return;
+        };
+        let segment = &mut partition.segments[index];
+        segment.made = true;
+        if let Some(bytes) = allocated {
+            segment.allocated = bytes;
+        }
+        let mut oldest = segment.pinned_sequence();
+        if written > segment.written {
+            segment.head = None;
+            segment.head_sequence = None;
+        }
+        segment.written = written;
+        // Batches that are wholly in the file leave the dirty list for the cache.
+        let mut moved = 0;
+        while let Some(recent) = partition.dirty.front() {
+            let here = recent.segment_base == base;
+            if here && recent.position < written {
+                oldest = Some(oldest.map_or(recent.sequence, |at| at.min(recent.sequence)));
+            }
+            if !here || recent.position_end() > written {
+                break;
+            }
+            moved += recent.bytes.len() as u64;
+            let recent = partition.dirty.pop_front().expect("just seen");
+            partition.clean.push_back(recent);
+        }
+        if synced {
+            segment.unsynced_sequence = None;
+            segment.image.synced_bytes = written;
+        } else {
+            segment.unsynced_sequence = oldest;
+        }
+        if finished {
+            segment.image.finished = true;
+            segment.allocated = segment.image.length_bytes.next_multiple_of(BLOCK);
+            segment.index = None;
+            segment.earlier = None;
+        }
+        partition.dirty_bytes -= moved;
+        if moved > 0 {
+            self.clean_queue.push_back((log, moved));
+        }
+        let dir = partition.dir;
+        self.dirty_bytes -= moved;
+        self.clean_bytes += moved;
+        self.dirs[dir].space.on_clean(moved);
+        self.dirs[dir].checkpoints.changed = true;
+        self.drop_clean();
+    }
+
+    /// Keeps the cache of written batches within its bound, oldest first.
+    fn drop_clean(&mut self) {
+        while self.clean_bytes > self.config.clean_bytes_max {
+            let Some((log, mut bytes)) = self.clean_queue.pop_front() else {
+                return;
+            };
+            let Some(partition) = self.logs[log.0 as usize].as_deref_mut() else {
+                continue;
+            };
+            while bytes > 0 {
+                let Some(recent) = partition.clean.pop_front() else {
+                    break;
+                };
+                bytes = bytes.saturating_sub(recent.bytes.len() as u64);
+                self.clean_bytes -= recent.bytes.len() as u64;
+            }
+        }
+    }
+
+    /// Logs whose writes found no space try again: the reserve has given way.
+    pub(super) fn feed_starved(&mut self) {
+        for log in std::mem::take(&mut self.write_back.starved) {
+            self.want_write_back(log, false);
+        }
+    }
+}
+
+/// The first segment with something to write, and how far it may be written.
+fn next_piece(partition: &PartitionLog, durable: u64, settle: bool) -> Option<(usize, u64)> {
+    for (index, segment) in partition.segments.iter().enumerate() {
+        let image = &segment.image;
+        if image.finished {
+            continue;
+        }
+        let end = durable_length(partition, index, durable);
+        if image.closed {
+            let whole = end == image.length_bytes && segment.closed_sequence <= durable;
+            if whole || block_floor(end) > segment.written {
+                return Some((index, if whole { end } else { block_floor(end) }));
+            }
+            return None;
+        }
+        let work = if settle {
+            end > segment.written || segment.unsynced_sequence.is_some()
+        } else {
+            block_floor(end) > segment.written
+        };
+        return work.then_some((index, end));
+    }
+    None
+}
