@@ -11,6 +11,9 @@ pub mod log_dir;
 pub mod properties;
 pub mod topic;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
