@@ -8,4 +8,5 @@ pub mod config;
 pub mod group;
 pub mod mesh_link;
 pub mod metadata;
+pub mod metrics;
 pub mod ring_disk;

@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn separators_comments_and_escapes() {
-        let table: &[(&str, &[(&str, &str, u32)])] = &[
+        type Pairs = &'static [(&'static str, &'static str, u32)];
+        let table: &[(&str, Pairs)] = &[
             ("a=1", &[("a", "1", 1)]),
             ("a = 1 ", &[("a", "1 ", 1)]),
             (

@@ -126,6 +126,51 @@ pub enum MetadataReply {
     PartitionsCreated(Vec<(String, Result<(), Refusal>)>),
     /// To `AlterConfigs`: in the order of the command.
     ConfigsAltered(Vec<Result<(), Refusal>>),
+    /// To any command without parts: it could not be written.
+    Failed(ErrorCode),
+}
+
+impl MetadataCommand {
+    /// The answer that refuses all of the command.
+    pub fn refusal(&self, error: ErrorCode) -> MetadataReply {
+        let refusal = || Refusal::plain(error);
+        match self {
+            MetadataCommand::Start | MetadataCommand::ReserveProducerIds => {
+                MetadataReply::Failed(error)
+            }
+            MetadataCommand::CreateTopics { topics, .. } => MetadataReply::Created(
+                topics
+                    .iter()
+                    .map(|topic| CreatedTopic {
+                        name: topic.name.clone(),
+                        result: Err(refusal()),
+                    })
+                    .collect(),
+            ),
+            MetadataCommand::EnsureTopics { topics } => {
+                MetadataReply::Ensured(topics.iter().map(|_| Err(refusal())).collect())
+            }
+            MetadataCommand::DeleteTopics { topics } => MetadataReply::Deleted(
+                topics
+                    .iter()
+                    .map(|topic| DeletedTopic {
+                        name: topic.name.clone(),
+                        id: topic.id,
+                        result: Err(refusal()),
+                    })
+                    .collect(),
+            ),
+            MetadataCommand::CreatePartitions { topics, .. } => MetadataReply::PartitionsCreated(
+                topics
+                    .iter()
+                    .map(|topic| (topic.name.clone(), Err(refusal())))
+                    .collect(),
+            ),
+            MetadataCommand::AlterConfigs { resources, .. } => {
+                MetadataReply::ConfigsAltered(resources.iter().map(|_| Err(refusal())).collect())
+            }
+        }
+    }
 }
 
 /// What became of a topic to create.

@@ -14,7 +14,7 @@ pub use command::{MetadataCommand, MetadataReply, Refusal};
 pub use image::{MetadataImage, Partition, Topic, is_internal};
 pub use record::{MetadataRecord, RawRecord, ResourceKind};
 
-use storage::types::{CoreId, PartitionIndex, TopicId};
+use storage::types::{CoreId, Now, PartitionIndex, TopicId};
 
 /// Id of the partition that keeps the metadata records, the same in every cluster.
 pub const METADATA_TOPIC_ID: TopicId = uuid::Uuid::from_u128(1);
@@ -40,7 +40,12 @@ pub const PRODUCER_ID_BLOCK: i32 = 1000;
 impl MetadataImage {
     /// What a command changes, and its answer. The records are to be applied at once, so that the next
     /// decision builds on them, and the answer is given when they are durable.
-    pub fn decide(&self, command: &MetadataCommand) -> (Vec<MetadataRecord>, MetadataReply) {
+    /// Nothing here depends on the time yet.
+    pub fn decide(
+        &self,
+        _now: Now,
+        command: &MetadataCommand,
+    ) -> (Vec<MetadataRecord>, MetadataReply) {
         match command {
             MetadataCommand::Start => {
                 let count = self.start_count() + 1;

@@ -1,7 +1,7 @@
 //! Tests of the metadata machine: what it refuses, what it makes, and that replay makes the same again.
 
 use net::kafka::error::ErrorCode;
-use storage::types::{CoreId, LeaderEpoch, TopicId};
+use storage::types::{CoreId, LeaderEpoch, Now, TopicId};
 use uuid::Uuid;
 
 use super::command::*;
@@ -37,7 +37,7 @@ impl Machine {
     }
 
     fn run(&mut self, command: MetadataCommand) -> MetadataReply {
-        let (records, reply) = self.image.decide(&command);
+        let (records, reply) = self.image.decide(Now::default(), &command);
         for record in records {
             self.image.apply(&record);
             self.log.push(record);

@@ -17,6 +17,9 @@ use crate::config::{ConfigMap, topic};
 /// Most partitions that one request may create, as in Kafka.
 pub const PARTITIONS_PER_REQUEST_MAX: i64 = 10_000;
 
+/// What became of each topic that was to get more partitions.
+pub(super) type PartitionResults = Vec<(String, Result<(), Refusal>)>;
+
 /// Longest name of a topic, in bytes.
 const NAME_BYTES_MAX: usize = 249;
 
@@ -512,10 +515,10 @@ impl MetadataImage {
         &self,
         topics: &[NewPartitions],
         validate_only: bool,
-    ) -> (Vec<MetadataRecord>, Vec<(String, Result<(), Refusal>)>) {
+    ) -> (Vec<MetadataRecord>, PartitionResults) {
         let twice = duplicates(topics.iter().map(|topic| topic.name.as_str()));
         let mut records = Vec::new();
-        let mut results: Vec<(String, Result<(), Refusal>)> = twice
+        let mut results: PartitionResults = twice
             .iter()
             .map(|name| {
                 let refusal = Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
