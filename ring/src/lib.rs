@@ -10,6 +10,7 @@ mod op;
 pub mod probe;
 pub mod recv_pool;
 pub mod ring;
+mod sending;
 pub mod socket;
 pub mod wake;
 

@@ -17,14 +17,9 @@ use io_uring::{cqueue, opcode, squeue, types};
 use crate::buf::{AlignedBuf, Chunk, Shared};
 use crate::file::is_again;
 use crate::listener::{Listener, name_of, set_option};
-use crate::op::{Op, OpToken, SendState};
+use crate::op::{Op, OpToken};
 use crate::recv_pool::GROUP;
 use crate::ring::{Completion, Ring};
-
-/// Chunks gathered into one send.
-const SEND_CHUNKS_MAX: usize = 256;
-/// Bytes gathered into one send: what one turn gives to one connection.
-const SEND_BYTES_MAX: usize = 1 << 20;
 
 /// A connection of this ring. Never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +88,7 @@ impl From<IntoBuf> for Shared {
 
 /// The one receive of a socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Receive {
+pub(crate) enum Receive {
     Idle,
     /// The pool was empty; armed again when buffers have come home.
     Starved,
@@ -104,7 +99,7 @@ enum Receive {
 }
 
 /// The rest of a large message, received straight into the caller's buffer.
-struct Into {
+pub(crate) struct Into {
     /// `None` while the kernel has it.
     buf: Option<IntoBuf>,
     filled: usize,
@@ -112,31 +107,31 @@ struct Into {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Closing {
+pub(crate) enum Closing {
     No,
     AfterSends,
     Now,
 }
 
-struct Socket {
-    fd: OwnedFd,
-    in_flight_count: u32,
-    receive: Receive,
-    receive_wanted: bool,
-    receive_ended: bool,
-    into: Option<Into>,
-    outgoing: VecDeque<Chunk>,
+pub(crate) struct Socket {
+    pub(crate) fd: OwnedFd,
+    pub(crate) in_flight_count: u32,
+    pub(crate) receive: Receive,
+    pub(crate) receive_wanted: bool,
+    pub(crate) receive_ended: bool,
+    pub(crate) into: Option<Into>,
+    pub(crate) outgoing: VecDeque<Chunk>,
     /// Bytes queued and in flight.
-    unsent_bytes: usize,
-    sending: Option<OpToken>,
-    send_failed: bool,
+    pub(crate) unsent_bytes: usize,
+    pub(crate) sending: Option<OpToken>,
+    pub(crate) send_failed: bool,
     /// What is in flight is to be copied out and sent from the copy.
-    unpin: bool,
+    pub(crate) unpin: bool,
     /// Listed in `Sockets::to_send`.
-    listed: bool,
-    closing: Closing,
+    pub(crate) listed: bool,
+    pub(crate) closing: Closing,
     /// Listed in `Sockets::to_finish`.
-    finishing: bool,
+    pub(crate) finishing: bool,
 }
 
 struct SocketSlot {
@@ -156,14 +151,14 @@ pub(crate) struct Sockets {
     slots: Vec<SocketSlot>,
     free: Vec<u32>,
     listeners: Vec<ListenerSlot>,
-    to_send: Vec<SocketId>,
+    pub(crate) to_send: Vec<SocketId>,
     to_finish: Vec<SocketId>,
     starved: VecDeque<SocketId>,
     starved_count: u64,
 }
 
 impl Sockets {
-    fn get(&mut self, id: SocketId) -> Option<&mut Socket> {
+    pub(crate) fn get(&mut self, id: SocketId) -> Option<&mut Socket> {
         let slot = self.slots.get_mut(id.index as usize)?;
         if slot.generation != id.generation {
             return None;
@@ -172,7 +167,7 @@ impl Sockets {
     }
 
     /// The socket of an operation that is in flight: it cannot be gone.
-    fn held(&mut self, id: SocketId) -> &mut Socket {
+    pub(crate) fn held(&mut self, id: SocketId) -> &mut Socket {
         self.get(id)
             .expect("a socket stays until its operations have ended")
     }
@@ -212,23 +207,12 @@ impl Sockets {
     }
 
     /// Notes that a socket may be finished.
-    fn check_finish(&mut self, id: SocketId) {
+    pub(crate) fn check_finish(&mut self, id: SocketId) {
         let socket = self.held(id);
         if socket.closing == Closing::Now && socket.in_flight_count == 0 && !socket.finishing {
             socket.finishing = true;
             self.to_finish.push(id);
         }
-    }
-}
-
-impl Socket {
-    /// Sendable chunks are listed for the next turn, so that answers of one turn share a send.
-    fn wants_send(&self) -> bool {
-        self.sending.is_none()
-            && !self.listed
-            && !self.send_failed
-            && !self.outgoing.is_empty()
-            && self.closing != Closing::Now
     }
 }
 
@@ -320,6 +304,7 @@ impl Ring {
     /// When it is not a connected TCP socket (any more).
     pub fn adopt_socket(&mut self, fd: OwnedFd) -> io::Result<(SocketId, SocketAddr, SocketAddr)> {
         set_option(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+        set_option(&fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE)?;
         let peer = name_of(&fd, libc::getpeername)?;
         let local = name_of(&fd, libc::getsockname)?;
         Ok((self.sockets.insert(fd), peer, local))
@@ -561,184 +546,6 @@ impl Ring {
         }
     }
 
-    /// Queues chunks to be sent, in order, after all that is queued. They come back by
-    /// [`Completion::Sent`], [`Completion::SendFailed`] or [`Completion::Closed`].
-    pub fn send(&mut self, id: SocketId, chunks: Vec<Chunk>) {
-        let Some(socket) = self.sockets.get(id) else {
-            self.ready.push(Completion::Sent {
-                socket: id,
-                released: chunks,
-            });
-            return;
-        };
-        socket.unsent_bytes += chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
-        socket.outgoing.extend(chunks);
-        self.list_send(id);
-    }
-
-    fn list_send(&mut self, id: SocketId) {
-        let socket = self.sockets.held(id);
-        if socket.send_failed && !socket.outgoing.is_empty() {
-            let released = socket.outgoing.drain(..).collect();
-            socket.unsent_bytes = 0;
-            self.ready.push(Completion::Sent {
-                socket: id,
-                released,
-            });
-        } else if socket.wants_send() {
-            socket.listed = true;
-            self.sockets.to_send.push(id);
-        }
-    }
-
-    /// Bytes queued for a socket and not yet taken by the kernel.
-    pub fn unsent_bytes(&mut self, id: SocketId) -> usize {
-        self.sockets.get(id).map_or(0, |socket| socket.unsent_bytes)
-    }
-
-    /// Copies what is queued for a slow reader and releases the originals, also those in flight.
-    pub fn copy_out_unsent(&mut self, id: SocketId) {
-        let Some(socket) = self.sockets.get(id) else {
-            return;
-        };
-        if let Some(token) = socket.sending
-            && !socket.unpin
-        {
-            socket.unpin = true;
-            self.cancel(token);
-        }
-        let socket = self.sockets.held(id);
-        if socket.outgoing.is_empty() {
-            return;
-        }
-        let released: Vec<Chunk> = socket.outgoing.drain(..).collect();
-        let mut copy = Vec::with_capacity(released.iter().map(|chunk| chunk.len()).sum());
-        for chunk in &released {
-            copy.extend_from_slice(chunk);
-        }
-        socket.outgoing.push_back(Chunk::Local(copy.into()));
-        self.ready.push(Completion::Sent {
-            socket: id,
-            released,
-        });
-    }
-
-    pub(crate) fn start_sends(&mut self) {
-        while let Some(id) = self.sockets.to_send.pop() {
-            let Some(socket) = self.sockets.get(id) else {
-                continue;
-            };
-            socket.listed = false;
-            if !socket.wants_send() {
-                continue;
-            }
-            let mut chunks = Vec::with_capacity(socket.outgoing.len().min(SEND_CHUNKS_MAX));
-            let mut bytes = 0;
-            while chunks.len() < SEND_CHUNKS_MAX && bytes < SEND_BYTES_MAX {
-                let Some(chunk) = socket.outgoing.pop_front() else {
-                    break;
-                };
-                bytes += chunk.len();
-                chunks.push(chunk);
-            }
-            self.submit_send(id, chunks);
-        }
-    }
-
-    fn submit_send(&mut self, id: SocketId, chunks: Vec<Chunk>) {
-        let iov = chunks
-            .iter()
-            .map(|chunk| libc::iovec {
-                iov_base: chunk.as_ptr().cast_mut().cast(),
-                iov_len: chunk.len(),
-            })
-            .collect();
-        // SAFETY: all of msghdr is numbers and pointers, for which zero is a value.
-        let header: libc::msghdr = unsafe { std::mem::zeroed() };
-        let state = Box::new(SendState {
-            chunks,
-            iov,
-            iov_first: 0,
-            header,
-        });
-        self.push_send(id, state);
-    }
-
-    /// Submits what is left of a gathered send.
-    fn push_send(&mut self, id: SocketId, mut state: Box<SendState>) {
-        let first = state.iov_first;
-        state.header.msg_iov = state.iov[first..].as_mut_ptr();
-        state.header.msg_iovlen = state.iov.len() - first;
-        let socket = self.sockets.held(id);
-        let fd = types::Fd(socket.fd.as_raw_fd());
-        socket.in_flight_count += 1;
-        let entry = opcode::SendMsg::new(fd, &raw const state.header)
-            .flags(libc::MSG_NOSIGNAL as u32)
-            .build();
-        let token = self.push_op(Op::Send { socket: id, state }, entry);
-        self.sockets.held(id).sending = Some(token);
-    }
-
-    pub(crate) fn on_send(
-        &mut self,
-        id: SocketId,
-        mut state: Box<SendState>,
-        result: i32,
-        completions: &mut Vec<Completion>,
-    ) {
-        let socket = self.sockets.held(id);
-        socket.in_flight_count -= 1;
-        socket.sending = None;
-        let mut left = result.max(0) as usize;
-        socket.unsent_bytes -= left;
-        while let Some(entry) = state.iov.get_mut(state.iov_first) {
-            if left < entry.iov_len {
-                entry.iov_len -= left;
-                // SAFETY: fewer bytes than the entry has, so the address stays inside the chunk.
-                entry.iov_base = unsafe { entry.iov_base.cast::<u8>().add(left) }.cast();
-                break;
-            }
-            left -= entry.iov_len;
-            state.iov_first += 1;
-        }
-        let cancelled_for_copy = result == -libc::ECANCELED && socket.unpin;
-        if state.iov_first == state.iov.len() {
-            socket.unpin = false;
-            completions.push(Completion::Sent {
-                socket: id,
-                released: state.chunks,
-            });
-        } else if socket.closing == Closing::Now {
-            completions.push(Completion::Sent {
-                socket: id,
-                released: state.chunks,
-            });
-        } else if cancelled_for_copy || (socket.unpin && (result > 0 || is_again(result))) {
-            socket.unpin = false;
-            let copy = rest_of(&state);
-            completions.push(Completion::Sent {
-                socket: id,
-                released: state.chunks,
-            });
-            self.submit_send(id, vec![Chunk::Local(copy.into())]);
-        } else if result > 0 || is_again(result) {
-            self.push_send(id, state);
-        } else {
-            socket.send_failed = true;
-            socket.unsent_bytes = 0;
-            let mut released = state.chunks;
-            released.extend(socket.outgoing.drain(..));
-            completions.push(Completion::SendFailed {
-                socket: id,
-                error: io::Error::from_raw_os_error(-result),
-                released,
-            });
-        }
-        self.list_send(id);
-        self.close_when_sent(id);
-        self.sockets.check_finish(id);
-    }
-
     /// Closes now: what is unsent is dropped. [`Completion::Closed`] follows when the kernel has let go.
     pub fn close(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else {
@@ -779,7 +586,7 @@ impl Ring {
         }
     }
 
-    fn close_when_sent(&mut self, id: SocketId) {
+    pub(crate) fn close_when_sent(&mut self, id: SocketId) {
         let socket = self.sockets.held(id);
         let nothing_left = socket.sending.is_none() && socket.outgoing.is_empty();
         if socket.closing == Closing::AfterSends && (nothing_left || socket.send_failed) {
@@ -803,13 +610,4 @@ impl Ring {
             });
         }
     }
-}
-
-/// What a gathered send has not sent.
-fn rest_of(state: &SendState) -> Vec<u8> {
-    let mut copy = Vec::new();
-    for (chunk, entry) in state.chunks.iter().zip(&state.iov).skip(state.iov_first) {
-        copy.extend_from_slice(&chunk[chunk.len() - entry.iov_len..]);
-    }
-    copy
 }
