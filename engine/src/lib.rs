@@ -4,9 +4,26 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod api;
+mod append;
+mod calls;
 pub mod config;
+mod connection;
+mod controller;
+mod coordinator;
+pub mod event;
+mod fetch_session;
 pub mod group;
+mod ids;
+pub mod limits;
+pub mod mesh;
 pub mod mesh_link;
 pub mod metadata;
 pub mod metrics;
+mod partition;
+mod reading;
 pub mod ring_disk;
+mod serve;
+pub mod shard;
+mod sync;
+mod walk_task;

@@ -43,6 +43,7 @@ mod write_back;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 
+pub use crate::tasks::{StoreTask, StoreTaskDone};
 pub use api::{
     AppendError, AppendStamp, Appended, DurableWrite, Found, JournalFileRef, LogConfig, LogId,
     Lookup, LookupKind, Notice, PartitionKey, Read, ReadError, StoreAction, StoreConfig,
@@ -57,7 +58,7 @@ use crate::journal::{Entry, EntryKind, Journal};
 use crate::leader_epochs::LeaderEpochs;
 use crate::producer_state::{ProducerStates, SequenceCheck};
 use crate::space::DirSpace;
-use crate::tasks::{Job, StoreTask};
+use crate::tasks::Job;
 use crate::types::{LeaderEpoch, Now, Offset, PartitionIndex, TopicId};
 use durable::SealedWrite;
 use partition::{LogState, PartitionLog};

@@ -1,6 +1,8 @@
 //! Topic configuration: the typed values of a topic, from its own settings and the broker's keys that stand
 //! behind them. Pure functions and plain data on any core; it knows no partition and no log.
 
+use storage::store::LogConfig;
+
 use super::catalogue::{TOPIC, topic_key};
 use super::key::Value;
 use super::{BrokerConfig, ConfigMap};
@@ -31,47 +33,8 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-/// What a partition's log is told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LogConfig {
-    /// Largest size of a segment.
-    pub segment_bytes: u64,
-    /// Age at which a segment is rolled.
-    pub segment_ms: i64,
-    /// Most by which a roll is brought forward.
-    pub segment_jitter_ms: i64,
-    /// Largest size of an index.
-    pub segment_index_bytes: u64,
-    /// Bytes of records between two index entries.
-    pub index_interval_bytes: u64,
-    /// Age at which records may be deleted; `None` is never.
-    pub retention_ms: Option<i64>,
-    /// Size above which old segments may be deleted; `None` is no limit.
-    pub retention_bytes: Option<u64>,
-    /// Whether retention deletes.
-    pub cleanup_delete: bool,
-    /// Whether the log is compacted.
-    pub cleanup_compact: bool,
-    /// How long a tombstone stays.
-    pub delete_retention_ms: i64,
-    /// How long a record stays out of compaction.
-    pub min_compaction_lag_ms: i64,
-    /// When a record must have been compacted.
-    pub max_compaction_lag_ms: i64,
-    /// Share of new records at which compaction begins.
-    pub min_cleanable_dirty_ratio: f64,
-    /// Delay before files are removed.
-    pub file_delete_delay_ms: i64,
-    /// Records after which the log is flushed.
-    pub flush_messages: i64,
-    /// Most time that a record waits for its flush; unset means a second where `flush_messages` is above 1.
-    pub flush_ms: Option<i64>,
-    /// Whether a segment is allocated whole.
-    pub preallocate: bool,
-}
-
 /// The effective configuration of a topic.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
     /// What its logs are told.
     pub log: LogConfig,
@@ -198,7 +161,7 @@ impl TopicConfig {
     /// checked when it was made) does not count.
     pub fn effective(broker: &BrokerConfig, settings: &ConfigMap) -> Self {
         if settings.is_empty() {
-            return broker.topic_defaults;
+            return broker.topic_defaults.clone();
         }
         Self::build(&|name| {
             let own = settings

@@ -237,7 +237,7 @@ impl MetadataImage {
     fn topic_config(&self, name: &str) -> TopicConfig {
         match self.configs(ResourceKind::Topic, name) {
             Some(settings) => TopicConfig::effective(&self.config, settings),
-            None => self.config.topic_defaults,
+            None => self.config.topic_defaults.clone(),
         }
     }
 

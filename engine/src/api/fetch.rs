@@ -1,0 +1,446 @@
+//! Fetch: plans a request over the cores that own its partitions, parks it until there is enough, and
+//! answers with the bytes where they lie. Lives on the core that accepted the connection.
+
+use std::sync::Arc;
+
+use net::kafka::error::ErrorCode;
+use net::kafka::fetch as wire;
+use net::wire::{DecodeError, Records};
+use ring::buf::Chunk;
+use storage::types::{CoreId, Now, Offset, TopicId};
+
+use super::{Head, Outcome, Request};
+use crate::calls::{FetchedPart, Waiting};
+use crate::fetch_session::{SessionKey, SessionPartition, SessionPlan};
+use crate::ids::Key;
+use crate::limits::FETCH_ANSWER_MEMORY_SHARE;
+use crate::mesh::{CallId, FetchCall, FetchHead, FetchPart, MeshMessage, PartitionRef};
+use crate::shard::{Shard, Timer};
+
+/// A Fetch request until it is answered.
+#[derive(Debug)]
+pub struct FetchState {
+    pub(crate) head: Head,
+    session: SessionPlan,
+    items: Vec<Item>,
+    cores: Vec<CoreAsk>,
+    bytes_min: usize,
+    bytes_max: usize,
+    deadline_us: u64,
+    parked: bool,
+    due: bool,
+    read_committed: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    key: SessionKey,
+    topic_id: TopicId,
+    part: FetchPart,
+    found: Option<FetchedPart>,
+}
+
+/// One core's share of a fetch.
+#[derive(Debug)]
+struct CoreAsk {
+    core: CoreId,
+    items: Vec<usize>,
+    id: CallId,
+    asking: bool,
+    watched: bool,
+}
+
+/// Handles a Fetch request.
+pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outcome, DecodeError> {
+    let body = request.decode(wire::FetchRequest::decode)?;
+    let version = request.head.version;
+    let by_id = version >= 13;
+    let name_of = |topic: &str| -> Arc<str> {
+        if by_id {
+            Arc::from("")
+        } else {
+            Arc::from(topic)
+        }
+    };
+    let mut wanted = Vec::new();
+    for topic in &body.topics {
+        let name = name_of(&topic.topic);
+        for partition in &topic.partitions {
+            let key = SessionKey {
+                topic: Arc::clone(&name),
+                topic_id: topic.topic_id,
+                partition: partition.partition,
+            };
+            let want = SessionPartition {
+                fetch_offset: partition.fetch_offset,
+                bytes_max: partition.partition_max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+                told_high_watermark: None,
+                told_log_start_offset: None,
+            };
+            wanted.push((key, want));
+        }
+    }
+    let now_us = now.monotonic_us;
+    let (session, wanted) = match (body.session_id, body.session_epoch) {
+        (id, -1) => {
+            shard.sessions.close(id);
+            (SessionPlan::Sessionless, wanted)
+        }
+        (id, 0) => {
+            shard.sessions.close(id);
+            let session = if version >= 7 && !wanted.is_empty() {
+                shard.sessions.open(now_us, by_id, wanted.clone())
+            } else {
+                SessionPlan::Sessionless
+            };
+            (session, wanted)
+        }
+        (id, epoch) => {
+            let forgotten: Vec<SessionKey> = body
+                .forgotten_topics_data
+                .iter()
+                .flat_map(|topic| {
+                    let name = name_of(&topic.topic);
+                    topic.partitions.iter().map(move |partition| SessionKey {
+                        topic: Arc::clone(&name),
+                        topic_id: topic.topic_id,
+                        partition: *partition,
+                    })
+                })
+                .collect();
+            match shard
+                .sessions
+                .step(now_us, id, epoch, by_id, wanted, &forgotten)
+            {
+                Ok(all) => (SessionPlan::Incremental(id), all),
+                Err(code) => {
+                    let response = wire::FetchResponse {
+                        error_code: code.code(),
+                        session_id: if code == ErrorCode::FetchSessionTopicIdError {
+                            id
+                        } else {
+                            0
+                        },
+                        ..Default::default()
+                    };
+                    return Ok(Outcome::Done(
+                        request
+                            .head
+                            .encode(|writer, version| response.encode(writer, version)),
+                    ));
+                }
+            }
+        }
+    };
+    let request_key = shard.keys.next();
+    let mut cores: Vec<CoreAsk> = Vec::new();
+    let mut items = Vec::with_capacity(wanted.len());
+    for (key, want) in wanted {
+        let topic = if by_id {
+            shard.image.topic_by_id(key.topic_id)
+        } else {
+            shard.image.topic(&key.topic)
+        };
+        let error = match topic {
+            None if by_id => Some(ErrorCode::UnknownTopicId),
+            None => Some(ErrorCode::UnknownTopicOrPartition),
+            Some(topic) => match usize::try_from(key.partition) {
+                Ok(index) if index < topic.partition_count() as usize => None,
+                _ => Some(ErrorCode::UnknownTopicOrPartition),
+            },
+        };
+        let topic_id = topic.map_or(key.topic_id, |topic| topic.id);
+        let partition = PartitionRef {
+            topic_id,
+            partition: key.partition,
+        };
+        let place = items.len();
+        if error.is_none() {
+            let core = shard.owner(partition);
+            match cores.iter_mut().find(|ask| ask.core == core) {
+                Some(ask) => ask.items.push(place),
+                None => cores.push(CoreAsk {
+                    core,
+                    items: vec![place],
+                    id: CallId(0),
+                    asking: true,
+                    watched: false,
+                }),
+            }
+        }
+        items.push(Item {
+            topic_id,
+            part: FetchPart {
+                partition,
+                fetch_offset: Offset(want.fetch_offset),
+                bytes_max: usize::try_from(want.bytes_max).unwrap_or(0),
+                current_leader_epoch: want.current_leader_epoch,
+                last_fetched_epoch: want.last_fetched_epoch,
+            },
+            found: error.map(|code| (FetchHead::error(code), Vec::new())),
+            key,
+        });
+    }
+    for ask in &mut cores {
+        ask.id = shard.expect(Waiting::Fetch {
+            request: request_key,
+            core: ask.core,
+        });
+    }
+    let failed = items.iter().any(|item| item.found.is_some());
+    let wait_us = u64::try_from(body.max_wait_ms).unwrap_or(0) * 1000;
+    let answer_bytes_max = shard.config.memory_bytes / FETCH_ANSWER_MEMORY_SHARE;
+    let state = FetchState {
+        head: request.head,
+        session,
+        bytes_min: usize::try_from(body.min_bytes).unwrap_or(0),
+        bytes_max: usize::try_from(body.max_bytes)
+            .unwrap_or(0)
+            .min(answer_bytes_max),
+        deadline_us: now_us + wait_us,
+        parked: false,
+        due: failed || wait_us == 0,
+        read_committed: body.isolation_level == 1,
+        items,
+        cores,
+    };
+    let asks: Vec<usize> = (0..state.cores.len()).collect();
+    shard.fetches.insert(request_key, state);
+    if asks.is_empty() {
+        evaluate(shard, now, request_key);
+    }
+    for index in asks {
+        ask(shard, now, request_key, index);
+    }
+    Ok(Outcome::Pending)
+}
+
+/// Asks one core for its share.
+fn ask(shard: &mut Shard, now: Now, request: Key, index: usize) {
+    let Some(state) = shard.fetches.get_mut(&request) else {
+        return;
+    };
+    let watch = !state.due;
+    let shares = state.cores.len();
+    let core_ask = &mut state.cores[index];
+    core_ask.asking = true;
+    core_ask.watched = false;
+    let mut stale = Vec::new();
+    let mut parts = Vec::with_capacity(core_ask.items.len());
+    for place in &core_ask.items {
+        let item = &mut state.items[*place];
+        if let Some((_, chunks)) = item.found.take() {
+            stale.extend(chunks);
+        }
+        parts.push(item.part);
+    }
+    let call = FetchCall {
+        parts,
+        bytes_max: state.bytes_max,
+        bytes_min: state.bytes_min.div_ceil(shares),
+        watch,
+    };
+    let (id, core) = (core_ask.id, core_ask.core);
+    shard.release(stale);
+    shard.call_fetch(now, id, core, call);
+}
+
+impl Shard {
+    /// One core answered its share.
+    pub(crate) fn on_fetch_answer(
+        &mut self,
+        now: Now,
+        id: CallId,
+        parts: Vec<FetchedPart>,
+        watched: bool,
+    ) {
+        let place = match self.calls.get(&id.0) {
+            Some(Waiting::Fetch { request, core }) => Some((*request, *core)),
+            _ => None,
+        };
+        let Some((request, core)) = place else {
+            unreachable!("an answer to fetch {id:?} that nobody made");
+        };
+        let Some(state) = self.fetches.get_mut(&request) else {
+            // Its connection is gone.
+            self.calls.remove(&id.0);
+            self.release(parts.into_iter().flat_map(|(_, chunks)| chunks));
+            if watched {
+                self.forget(core, id);
+            }
+            return;
+        };
+        let Some(ask) = state.cores.iter_mut().find(|ask| ask.id == id) else {
+            unreachable!("a fetch knows whom it asked");
+        };
+        ask.asking = false;
+        ask.watched = watched;
+        for (place, part) in ask.items.iter().zip(parts) {
+            state.items[*place].found = Some(part);
+        }
+        if state.cores.iter().all(|ask| !ask.asking) {
+            evaluate(self, now, request);
+        }
+    }
+
+    /// A partition of a parked fetch has grown.
+    pub(crate) fn on_fetch_wake(&mut self, now: Now, id: CallId) {
+        let Some(Waiting::Fetch { request, .. }) = self.calls.get(&id.0) else {
+            return;
+        };
+        let request = *request;
+        let Some(state) = self.fetches.get_mut(&request) else {
+            return;
+        };
+        if let Some(index) = state
+            .cores
+            .iter()
+            .position(|ask| ask.id == id && !ask.asking)
+        {
+            ask(self, now, request, index);
+        }
+    }
+
+    /// A parked fetch has waited long enough.
+    pub(crate) fn on_fetch_deadline(&mut self, now: Now, request: Key) {
+        if let Some(state) = self.fetches.get_mut(&request) {
+            state.due = true;
+            if state.cores.iter().all(|ask| !ask.asking) {
+                evaluate(self, now, request);
+            }
+        }
+    }
+
+    /// The connection of a fetch is gone.
+    pub(crate) fn abandon_fetch(&mut self, request: Key) {
+        let Some(state) = self.fetches.remove(&request) else {
+            return;
+        };
+        for ask in &state.cores {
+            if !ask.asking {
+                self.calls.remove(&ask.id.0);
+                if ask.watched {
+                    self.forget(ask.core, ask.id);
+                }
+            }
+        }
+        self.release(
+            state
+                .items
+                .into_iter()
+                .filter_map(|item| item.found)
+                .flat_map(|(_, chunks)| chunks),
+        );
+    }
+
+    fn forget(&mut self, core: CoreId, id: CallId) {
+        if core == self.core {
+            self.forget_watch(core, id);
+        } else {
+            self.send(core, MeshMessage::FetchForget { id });
+        }
+    }
+}
+
+/// Answers when there is enough, or parks.
+fn evaluate(shard: &mut Shard, now: Now, request: Key) {
+    let Some(state) = shard.fetches.get_mut(&request) else {
+        return;
+    };
+    let mut bytes = 0;
+    let mut failed = false;
+    for (head, chunks) in state.items.iter().filter_map(|item| item.found.as_ref()) {
+        failed |= head.error != ErrorCode::None || head.diverging.is_some();
+        bytes += chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+    }
+    let enough = failed || bytes >= state.bytes_min;
+    if enough || state.due || now.monotonic_us >= state.deadline_us {
+        finish(shard, request);
+    } else if !state.parked {
+        state.parked = true;
+        let deadline_us = state.deadline_us;
+        shard.set_timer(deadline_us, Timer::Fetch(request));
+    }
+}
+
+fn finish(shard: &mut Shard, request: Key) {
+    let Some(mut state) = shard.fetches.remove(&request) else {
+        return;
+    };
+    for ask in &state.cores {
+        shard.calls.remove(&ask.id.0);
+        if ask.watched {
+            shard.forget(ask.core, ask.id);
+        }
+    }
+    let mut left_bytes = state.bytes_max;
+    let mut any = false;
+    let mut dropped: Vec<Chunk> = Vec::new();
+    let mut responses: Vec<wire::FetchableTopicResponse<'static>> = Vec::new();
+    for item in std::mem::take(&mut state.items) {
+        let Some((head, mut chunks)) = item.found else {
+            continue;
+        };
+        let bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        if any && bytes > left_bytes {
+            // Another core's share took the room; the client comes again.
+            dropped.append(&mut chunks);
+        } else {
+            left_bytes = left_bytes.saturating_sub(bytes);
+            any |= bytes > 0;
+        }
+        let failed = head.error != ErrorCode::None || head.diverging.is_some();
+        if state.session != SessionPlan::Sessionless {
+            let news = shard.sessions.tell(
+                state.session.id(),
+                &item.key,
+                failed,
+                !chunks.is_empty(),
+                head.high_watermark,
+                head.log_start_offset,
+            );
+            if !news && matches!(state.session, SessionPlan::Incremental(_)) {
+                continue;
+            }
+        }
+        shard.metrics.on_fetched(item.topic_id, bytes);
+        let data = wire::PartitionData {
+            partition_index: item.key.partition,
+            error_code: head.error.code(),
+            high_watermark: head.high_watermark,
+            last_stable_offset: head.high_watermark,
+            log_start_offset: head.log_start_offset,
+            diverging_epoch: head
+                .diverging
+                .map(|(epoch, end_offset)| wire::EpochEndOffset { epoch, end_offset })
+                .unwrap_or_default(),
+            aborted_transactions: state.read_committed.then(Vec::new),
+            records: Records::Chunks(chunks),
+            ..Default::default()
+        };
+        match responses.last_mut() {
+            Some(topic)
+                if topic.topic_id == item.key.topic_id && *topic.topic == *item.key.topic =>
+            {
+                topic.partitions.push(data);
+            }
+            _ => responses.push(wire::FetchableTopicResponse {
+                topic: item.key.topic.to_string().into(),
+                topic_id: item.key.topic_id,
+                partitions: vec![data],
+            }),
+        }
+    }
+    shard.release(dropped);
+    let response = wire::FetchResponse {
+        session_id: state.session.id(),
+        responses,
+        ..Default::default()
+    };
+    let chunks = state
+        .head
+        .encode(|writer, version| response.encode(writer, version));
+    shard.respond(state.head, Some(chunks));
+}

@@ -1,0 +1,272 @@
+//! One client connection: its requests in order, its answers in order. Lives on the core that
+//! accepted it; knows no API beyond which requests may overlap, and no socket.
+//!
+//! Kafka handles one request of a connection at a time. Here only waiting overlaps: a Produce may
+//! start while earlier Produces wait for their flush or earlier Fetches are parked; a Fetch starts
+//! when every Produce before it is answered, so that it sees what they wrote; anything else starts
+//! when nothing is in flight.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use ring::buf::{Chunk, Shared};
+
+use crate::event::ConnId;
+use crate::limits::CONNECTION_WAITING_BYTES_MAX;
+
+/// Names the place of one request's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The connection.
+    pub conn: ConnId,
+    /// Counts the requests of the connection.
+    pub sequence: u64,
+}
+
+/// How a request gets on with its neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// Starts beside Produces and Fetches.
+    Produce,
+    /// Starts beside Fetches.
+    Fetch,
+    /// Starts alone, and alone goes on.
+    Barrier,
+}
+
+#[derive(Debug)]
+struct Slot {
+    overlap: Overlap,
+    answer: Option<Answered>,
+}
+
+#[derive(Debug)]
+enum Answered {
+    Bytes(Vec<Chunk>),
+    Nothing,
+}
+
+/// A client connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Index of the listener that accepted it.
+    pub listener: usize,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// When a request last arrived or an answer last left, monotonic microseconds.
+    pub active_us: u64,
+    waiting: VecDeque<(Overlap, Shared)>,
+    waiting_bytes: usize,
+    slots: VecDeque<Slot>,
+    first_sequence: u64,
+    unsent_count: usize,
+    paused: bool,
+    closing: bool,
+}
+
+impl Connection {
+    /// A connection that has asked nothing.
+    pub fn new(listener: usize, peer: SocketAddr, now_us: u64) -> Connection {
+        Connection {
+            listener,
+            peer,
+            active_us: now_us,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            slots: VecDeque::new(),
+            first_sequence: 0,
+            unsent_count: 0,
+            paused: false,
+            closing: false,
+        }
+    }
+
+    /// Queues a request. Dropped when the connection is closing.
+    pub fn push(&mut self, overlap: Overlap, frame: Shared) {
+        if !self.closing {
+            self.waiting_bytes += frame.len();
+            self.waiting.push_back((overlap, frame));
+        }
+    }
+
+    /// The next request that may start now, with the place of its answer.
+    pub fn start_next(&mut self) -> Option<(u64, Shared)> {
+        if self.closing {
+            return None;
+        }
+        let overlap = self.waiting.front()?.0;
+        let open = || self.slots.iter().filter(|slot| slot.answer.is_none());
+        let may_start = match overlap {
+            Overlap::Produce => open().all(|slot| slot.overlap != Overlap::Barrier),
+            Overlap::Fetch => open().all(|slot| slot.overlap == Overlap::Fetch),
+            Overlap::Barrier => open().next().is_none(),
+        };
+        if !may_start {
+            return None;
+        }
+        let (overlap, frame) = self.waiting.pop_front()?;
+        self.waiting_bytes -= frame.len();
+        self.slots.push_back(Slot {
+            overlap,
+            answer: None,
+        });
+        let sequence = self.first_sequence + self.slots.len() as u64 - 1;
+        Some((sequence, frame))
+    }
+
+    /// Sets the answer of a request; `None` where the protocol has none (acks=0).
+    ///
+    /// # Panics
+    /// If the request was answered before: an answer is given once.
+    pub fn answer(&mut self, sequence: u64, chunks: Option<Vec<Chunk>>) {
+        let index = (sequence - self.first_sequence) as usize;
+        let slot = &mut self.slots[index];
+        assert!(slot.answer.is_none(), "request {sequence} answered twice");
+        slot.answer = Some(match chunks {
+            Some(chunks) => Answered::Bytes(chunks),
+            None => Answered::Nothing,
+        });
+    }
+
+    /// The next answer whose turn it is to be sent.
+    pub fn next_answer(&mut self) -> Option<Vec<Chunk>> {
+        while self.slots.front()?.answer.is_some() {
+            self.first_sequence += 1;
+            let slot = self.slots.pop_front()?;
+            if let Some(Answered::Bytes(chunks)) = slot.answer {
+                self.unsent_count += 1;
+                return Some(chunks);
+            }
+        }
+        None
+    }
+
+    /// One answer was taken by the kernel.
+    pub fn on_sent(&mut self) {
+        self.unsent_count = self.unsent_count.saturating_sub(1);
+    }
+
+    /// Whether reading should stop (`Some(true)`) or go on (`Some(false)`); `None`: as it is.
+    pub fn receive_change(&mut self) -> Option<bool> {
+        let full = self.waiting_bytes > CONNECTION_WAITING_BYTES_MAX
+            || self.waiting.len() > crate::limits::CONNECTION_WAITING_REQUESTS_MAX
+            || self.unsent_count > crate::limits::CONNECTION_UNSENT_ANSWERS_MAX;
+        let calm = self.waiting_bytes <= CONNECTION_WAITING_BYTES_MAX / 2
+            && self.waiting.len() <= crate::limits::CONNECTION_WAITING_REQUESTS_MAX / 2
+            && self.unsent_count <= crate::limits::CONNECTION_UNSENT_ANSWERS_MAX / 2;
+        if !self.paused && full {
+            self.paused = true;
+            Some(true)
+        } else if self.paused && calm {
+            self.paused = false;
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    /// No request starts any more; what waited is dropped.
+    pub fn begin_close(&mut self) {
+        self.closing = true;
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+    }
+
+    /// Whether it is closing.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether nothing is waiting, in flight or unsent.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.slots.is_empty() && self.unsent_count == 0
+    }
+
+    /// Answers that were given but not yet sent, because the connection is gone.
+    pub fn take_answers(&mut self) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        for slot in self.slots.drain(..) {
+            if let Some(Answered::Bytes(bytes)) = slot.answer {
+                chunks.extend(bytes);
+            }
+        }
+        chunks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Overlap::{Barrier, Fetch, Produce};
+
+    fn connection(requests: &[Overlap]) -> Connection {
+        let peer = "127.0.0.1:5000".parse().expect("an address");
+        let mut connection = Connection::new(0, peer, 0);
+        for overlap in requests {
+            connection.push(*overlap, Shared::from(vec![0; 10]));
+        }
+        connection
+    }
+
+    fn start_all(connection: &mut Connection) -> Vec<u64> {
+        std::iter::from_fn(|| connection.start_next().map(|(sequence, _)| sequence)).collect()
+    }
+
+    fn bytes(byte: u8) -> Option<Vec<Chunk>> {
+        Some(vec![Chunk::Local(Shared::from(vec![byte]))])
+    }
+
+    #[test]
+    fn produces_overlap_and_answers_keep_their_order() {
+        let mut connection = connection(&[Produce, Produce]);
+        assert_eq!(start_all(&mut connection), [0, 1]);
+        connection.answer(1, bytes(1));
+        assert!(connection.next_answer().is_none());
+        connection.answer(0, bytes(0));
+        assert_eq!(connection.next_answer().expect("first")[0][..], [0]);
+        assert_eq!(connection.next_answer().expect("second")[0][..], [1]);
+        assert!(connection.next_answer().is_none());
+    }
+
+    #[test]
+    fn a_fetch_waits_for_produces_before_it_but_holds_none_back() {
+        let mut connection = connection(&[Produce, Fetch, Produce]);
+        assert_eq!(start_all(&mut connection), [0]);
+        connection.answer(0, bytes(0));
+        assert_eq!(start_all(&mut connection), [1, 2]);
+    }
+
+    #[test]
+    fn a_barrier_starts_alone_and_goes_on_alone() {
+        let mut connection = connection(&[Produce, Barrier, Produce]);
+        assert_eq!(start_all(&mut connection), [0]);
+        connection.answer(0, None);
+        assert_eq!(start_all(&mut connection), [1]);
+        connection.answer(1, bytes(1));
+        assert_eq!(start_all(&mut connection), [2]);
+        assert_eq!(connection.next_answer().expect("the barrier's")[0][..], [1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "answered twice")]
+    fn a_second_answer_is_a_broken_invariant() {
+        let mut connection = connection(&[Produce]);
+        start_all(&mut connection);
+        connection.answer(0, None);
+        connection.answer(0, None);
+    }
+
+    #[test]
+    fn reading_stops_when_requests_pile_up_and_goes_on_when_they_are_gone() {
+        let mut connection = connection(&[Barrier]);
+        assert_eq!(connection.receive_change(), None);
+        let big = Shared::from(vec![0; CONNECTION_WAITING_BYTES_MAX + 1]);
+        connection.push(Barrier, big);
+        assert_eq!(connection.receive_change(), Some(true));
+        assert_eq!(connection.receive_change(), None);
+        assert_eq!(start_all(&mut connection), [0]);
+        connection.answer(0, None);
+        assert_eq!(start_all(&mut connection), [1]);
+        assert_eq!(connection.receive_change(), Some(false));
+    }
+}

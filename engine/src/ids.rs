@@ -1,0 +1,45 @@
+//! Keys of things in flight on one core, and the map that finds them. Lives on every core; knows
+//! nothing of what is kept.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Names something in flight on this core. Never reused while the core runs.
+pub type Key = u64;
+
+/// A map by [`Key`].
+pub type KeyMap<T> = HashMap<Key, T, BuildHasherDefault<KeyHasher>>;
+
+/// Gives out keys.
+#[derive(Debug, Default)]
+pub struct Keys {
+    next: Key,
+}
+
+impl Keys {
+    /// A key that was never given out before.
+    pub fn next(&mut self) -> Key {
+        self.next += 1;
+        self.next
+    }
+}
+
+/// Spreads consecutive keys with one multiplication: keys come from this core, never from a stranger.
+#[derive(Debug, Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}

@@ -1,0 +1,34 @@
+//! The bounds of the engine, each with its reason. Constants for every core.
+
+/// Bytes of requests that one connection may have waiting before its socket is no longer read: about
+/// what one turn serves, so that one client cannot fill a core's memory.
+pub const CONNECTION_WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// Requests that one connection may have waiting: small ones cost bookkeeping rather than bytes.
+pub const CONNECTION_WAITING_REQUESTS_MAX: usize = 1024;
+
+/// Answers that one connection may leave unread before its requests are no longer read.
+pub const CONNECTION_UNSENT_ANSWERS_MAX: usize = 1024;
+
+/// The longest answer to one Fetch, as a share of the core's memory: 1/8 lets several readers of old
+/// data make progress side by side.
+pub const FETCH_ANSWER_MEMORY_SHARE: usize = 8;
+
+/// Compressed batches above this size are walked beside the serving queue: below it, walking takes
+/// about as long as starting a task.
+pub const WALK_INLINE_BYTES_MAX: usize = 16 << 10;
+
+/// Producer ids that a core takes from the metadata log at a time, so that a new producer rarely
+/// waits for a flush there.
+pub const PRODUCER_ID_BLOCK: i64 = 1000;
+
+/// How often idle connections are looked for, in microseconds: a small part of any sensible
+/// `connections.max.idle.ms`.
+pub const HOUSEKEEPING_US: u64 = 10_000_000;
+
+/// How long a stop waits for the answers that are in flight, in microseconds: longer than any flush,
+/// shorter than what service managers wait before they kill.
+pub const SHUTDOWN_ANSWERS_US: u64 = 5_000_000;
+
+/// How much of a group log is read at a time, in bytes: one large direct read.
+pub const GROUP_LOAD_BYTES: usize = 1 << 20;

@@ -1,0 +1,201 @@
+//! Connections and requests of a shard: from frame to handler, from answer to socket, in order. Lives on
+//! the core that accepted the connection; knows no API beyond which of them overlap.
+
+use std::net::SocketAddr;
+
+use net::kafka::decode_header;
+use ring::buf::{Chunk, Shared};
+use storage::types::Now;
+
+use crate::api::{self, Head, Outcome, Request};
+use crate::connection::{Connection, Overlap, Ticket};
+use crate::event::{Action, ConnId};
+use crate::shard::Shard;
+
+impl Shard {
+    pub(crate) fn on_accepted(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        listener: usize,
+        peer: SocketAddr,
+    ) {
+        self.metrics.connections_accepted += 1;
+        if self.stopping.is_some() {
+            self.actions.push_back(Action::Close { conn });
+        }
+        let connection = Connection::new(listener, peer, now.monotonic_us);
+        self.connections.insert(conn, connection);
+    }
+
+    pub(crate) fn on_frame(&mut self, now: Now, conn: ConnId, frame: Shared) {
+        self.metrics.received_bytes += frame.len() as u64 + 4;
+        let overlap = match frame.first_chunk::<2>().map(|key| i16::from_be_bytes(*key)) {
+            Some(0) => Overlap::Produce,
+            Some(1) => Overlap::Fetch,
+            _ => Overlap::Barrier,
+        };
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        connection.active_us = now.monotonic_us;
+        connection.push(overlap, frame);
+        self.advance(now, conn);
+    }
+
+    /// Starts what may start on a connection, and sends what may be sent.
+    pub(crate) fn advance(&mut self, now: Now, conn: ConnId) {
+        loop {
+            self.send_answers(conn);
+            let Some(connection) = self.connections.get_mut(&conn) else {
+                return;
+            };
+            let Some((sequence, frame)) = connection.start_next() else {
+                break;
+            };
+            self.start_request(now, Ticket { conn, sequence }, &frame);
+        }
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            match connection.receive_change() {
+                Some(true) => self.actions.push_back(Action::PauseReceive { conn }),
+                Some(false) => self.actions.push_back(Action::ResumeReceive { conn }),
+                None => {}
+            }
+        }
+    }
+
+    fn start_request(&mut self, now: Now, ticket: Ticket, frame: &Shared) {
+        let (header, reader) = match decode_header(frame) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                self.metrics.malformed_requests += 1;
+                self.close(ticket.conn, &error.to_string());
+                return;
+            }
+        };
+        let Some(connection) = self.connections.get(&ticket.conn) else {
+            return;
+        };
+        let (listener, peer) = (connection.listener, connection.peer);
+        let head = Head {
+            ticket,
+            api: header.api_key,
+            version: header.api_version,
+            correlation_id: header.correlation_id,
+            started_us: now.monotonic_us,
+        };
+        let config = std::sync::Arc::clone(&self.config);
+        let request = Request {
+            head,
+            client_id: header.client_id.as_deref(),
+            listener: &config.broker.listeners[listener],
+            peer,
+            frame,
+            body: reader.rest(),
+        };
+        self.metrics.on_request(head.api);
+        match api::dispatch(self, now, &request) {
+            Outcome::Done(chunks) => self.set_answer(head, Some(chunks)),
+            Outcome::Nothing => self.set_answer(head, None),
+            Outcome::Pending => {}
+            Outcome::Close(why) => self.close(ticket.conn, why),
+        }
+    }
+
+    /// Sets the answer of a request that was pending, and goes on with its connection.
+    pub(crate) fn respond(&mut self, head: Head, chunks: Option<Vec<Chunk>>) {
+        self.set_answer(head, chunks);
+        self.ready.push(head.ticket.conn);
+    }
+
+    fn set_answer(&mut self, head: Head, chunks: Option<Vec<Chunk>>) {
+        match self.connections.get_mut(&head.ticket.conn) {
+            Some(connection) => connection.answer(head.ticket.sequence, chunks),
+            None => self.release(chunks.into_iter().flatten()),
+        }
+    }
+
+    fn send_answers(&mut self, conn: ConnId) {
+        while let Some(connection) = self.connections.get_mut(&conn)
+            && let Some(chunks) = connection.next_answer()
+        {
+            let bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+            self.metrics.sent_bytes += bytes as u64;
+            self.actions.push_back(Action::Send { conn, chunks });
+        }
+    }
+
+    /// Goes on with the connections that have got answers.
+    pub(crate) fn advance_ready(&mut self, now: Now) {
+        while let Some(conn) = self.ready.pop() {
+            self.advance(now, conn);
+        }
+    }
+
+    pub(crate) fn on_sent(&mut self, now: Now, conn: ConnId, released: Vec<Chunk>) {
+        self.release(released);
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.active_us = now.monotonic_us;
+            connection.on_sent();
+            self.advance(now, conn);
+        }
+    }
+
+    /// Closes a connection after what was answered has been sent.
+    pub(crate) fn close(&mut self, conn: ConnId, why: &str) {
+        self.send_answers(conn);
+        if let Some(connection) = self.connections.get_mut(&conn)
+            && !connection.is_closing()
+        {
+            tracing::debug!(peer = %connection.peer, why, "closing a connection");
+            connection.begin_close();
+            self.actions.push_back(Action::Close { conn });
+        }
+    }
+
+    pub(crate) fn on_bad_frame(&mut self, conn: ConnId, size_bytes: i64) {
+        self.metrics.malformed_requests += 1;
+        let why = format!("a request of {size_bytes} bytes is not allowed");
+        self.close(conn, &why);
+    }
+
+    pub(crate) fn on_closed(&mut self, conn: ConnId) {
+        let Some(mut connection) = self.connections.remove(&conn) else {
+            return;
+        };
+        let idle = connection.is_idle();
+        let unsent = connection.take_answers();
+        self.release(unsent);
+        if !idle {
+            let parked: Vec<_> = self
+                .fetches
+                .iter()
+                .filter(|(_, state)| state.head.ticket.conn == conn)
+                .map(|(key, _)| *key)
+                .collect();
+            for key in parked {
+                self.abandon_fetch(key);
+            }
+        }
+    }
+
+    /// Closes connections that have been idle for longer than `connections.max.idle.ms`.
+    pub(crate) fn close_idle(&mut self, now: Now) {
+        let Ok(idle_ms) = u64::try_from(self.config.broker.connections_idle_ms_max) else {
+            return;
+        };
+        let limit_us = idle_ms.saturating_mul(1000);
+        let idle: Vec<ConnId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                connection.is_idle()
+                    && now.monotonic_us.saturating_sub(connection.active_us) > limit_us
+            })
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in idle {
+            self.close(conn, "idle for too long");
+        }
+    }
+}

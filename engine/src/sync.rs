@@ -1,0 +1,201 @@
+//! Following the metadata: every core applies the controller's records to its own image and makes,
+//! reconfigures and drops the partitions that it owns. Tells the controller when what is new is durable.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use net::kafka::error::ErrorCode;
+use storage::store::PartitionKey;
+use storage::types::{CoreId, Now, TopicId};
+
+use crate::mesh::{MeshMessage, PartitionRef};
+use crate::metadata::{MetadataRecord, ResourceKind};
+use crate::partition::Partition;
+use crate::shard::Shard;
+
+/// Metadata versions whose partitions are not all durable yet.
+#[derive(Debug, Default)]
+pub(crate) struct Sync {
+    open: VecDeque<OpenVersion>,
+}
+
+#[derive(Debug)]
+struct OpenVersion {
+    version: u64,
+    missing: HashSet<PartitionRef>,
+}
+
+impl Shard {
+    /// At the start: partitions of this core that the metadata knows are found in the store, or made
+    /// if a crash came between the two.
+    pub(crate) fn adopt_partitions(&mut self, now: Now) {
+        let topics: Vec<TopicId> = self.image.topics().map(|topic| topic.id).collect();
+        for topic_id in topics {
+            self.ensure_partitions(now, topic_id);
+        }
+    }
+
+    /// Applies one version of the metadata.
+    pub(crate) fn apply_metadata(&mut self, now: Now, version: u64, records: &[MetadataRecord]) {
+        let mut missing = HashSet::new();
+        for record in records {
+            let before = match record {
+                MetadataRecord::TopicDeleted { id } => {
+                    self.image.topic_by_id(*id).map(|topic| topic.name.clone())
+                }
+                _ => None,
+            };
+            self.image.apply(record);
+            match record {
+                MetadataRecord::Topic { id, .. } => {
+                    missing.extend(self.ensure_partitions(now, *id))
+                }
+                MetadataRecord::TopicDeleted { id } => self.drop_topic(now, *id, before.as_deref()),
+                MetadataRecord::Configs {
+                    kind: ResourceKind::Topic,
+                    name,
+                    ..
+                } => {
+                    if let Some(id) = self.image.topic(name).map(|topic| topic.id) {
+                        self.reconfigure(now, |partition| partition.topic_id == id);
+                    }
+                }
+                MetadataRecord::Configs {
+                    kind: ResourceKind::Broker,
+                    ..
+                } => self.reconfigure(now, |_| true),
+                MetadataRecord::Configs { .. }
+                | MetadataRecord::Start { .. }
+                | MetadataRecord::ProducerIds { .. } => {}
+            }
+        }
+        self.sync.open.push_back(OpenVersion { version, missing });
+        self.tell_applied(now);
+    }
+
+    /// Makes the partitions of a topic that this core owns and does not have yet. Gives those whose
+    /// creation is not durable.
+    fn ensure_partitions(&mut self, now: Now, topic_id: TopicId) -> Vec<PartitionRef> {
+        let Some(topic) = self.image.topic_by_id(topic_id) else {
+            return Vec::new();
+        };
+        let config = Arc::new(topic.config.clone());
+        let name: Arc<str> = Arc::from(&*topic.name);
+        let mut fresh = Vec::new();
+        let mut made = Vec::new();
+        for partition in topic.partitions() {
+            let place = PartitionRef {
+                topic_id,
+                partition: partition.index,
+            };
+            if self.owner(place) != self.core || self.partitions.contains_key(&place) {
+                continue;
+            }
+            let epoch = self.image.leader_epoch(&partition);
+            made.push((place, epoch));
+        }
+        for (place, epoch) in made {
+            let found = self.store.find(topic_id, place.partition);
+            let log = match found {
+                Some(log) => {
+                    self.store.set_config(now, log, config.log.clone());
+                    log
+                }
+                None => {
+                    let key = PartitionKey {
+                        topic_id,
+                        topic: name.to_string(),
+                        partition: place.partition,
+                    };
+                    fresh.push(place);
+                    self.store.create_partition(now, key, config.log.clone())
+                }
+            };
+            let created = found.is_some();
+            let partition = Partition::new(
+                place,
+                Arc::clone(&name),
+                log,
+                epoch,
+                Arc::clone(&config),
+                created,
+            );
+            self.partitions.insert(place, partition);
+            self.logs.insert(log, place);
+            self.on_partition_opened(now, place, created);
+        }
+        fresh
+    }
+
+    /// A partition's creation is durable: it takes appends.
+    pub(crate) fn on_partition_created(&mut self, now: Now, name: PartitionRef) {
+        if let Some(partition) = self.partitions.get_mut(&name) {
+            partition.created = true;
+        }
+        for version in &mut self.sync.open {
+            version.missing.remove(&name);
+        }
+        self.tell_applied(now);
+        self.on_partition_opened(now, name, true);
+        self.pump_appends(now, name);
+    }
+
+    fn tell_applied(&mut self, now: Now) {
+        while let Some(front) = self.sync.open.front()
+            && front.missing.is_empty()
+        {
+            let version = front.version;
+            self.sync.open.pop_front();
+            if self.core == CoreId(0) {
+                self.on_metadata_applied(now, version);
+            } else {
+                self.send(CoreId(0), MeshMessage::MetadataApplied { version });
+            }
+        }
+    }
+
+    fn drop_topic(&mut self, now: Now, topic_id: TopicId, topic: Option<&str>) {
+        let gone: Vec<PartitionRef> = self
+            .partitions
+            .keys()
+            .filter(|name| name.topic_id == topic_id)
+            .copied()
+            .collect();
+        for name in gone {
+            self.fail_appends(now, name, ErrorCode::UnknownTopicOrPartition);
+            self.on_internal_lost(now, name);
+            if let Some(partition) = self.partitions.remove(&name) {
+                self.store.delete_partition(now, partition.log);
+            }
+            for version in &mut self.sync.open {
+                version.missing.remove(&name);
+            }
+        }
+        if let Some(topic) = topic {
+            self.metrics.forget_topic(topic);
+            self.forget_topic_offsets(now, topic, topic_id);
+        }
+    }
+
+    fn reconfigure(&mut self, now: Now, which: impl Fn(&PartitionRef) -> bool) {
+        let names: Vec<PartitionRef> = self
+            .partitions
+            .keys()
+            .filter(|name| which(name))
+            .copied()
+            .collect();
+        for name in names {
+            let Some(topic) = self.image.topic_by_id(name.topic_id) else {
+                continue;
+            };
+            let config = Arc::new(topic.config.clone());
+            if let Some(partition) = self.partitions.get_mut(&name)
+                && partition.config != config
+            {
+                self.store
+                    .set_config(now, partition.log, config.log.clone());
+                partition.config = config;
+            }
+        }
+    }
+}
