@@ -355,47 +355,171 @@ impl<'a> ZstdReader<'a> {
 /// Compresses `input` to the end of `out`. `level` is the codec's own scale (gzip 1-9 or -1 for its
 /// default, zstd's levels); LZ4 and snappy have one way here.
 pub fn compress(compression: Compression, level: i32, input: &[u8], out: &mut Vec<u8>) {
-    let written = match compression {
-        Compression::None => out.write_all(input),
-        Compression::Gzip => {
-            let level = u32::try_from(level).map_or(flate2::Compression::default(), |level| {
-                flate2::Compression::new(level.min(9))
-            });
-            let mut encoder = flate2::write::GzEncoder::new(out, level);
-            encoder
-                .write_all(input)
-                .and_then(|()| encoder.finish().map(drop))
-        }
-        Compression::Snappy => compress_xerial(input, out),
-        Compression::Lz4 => {
-            let info = FrameInfo::new()
-                .block_mode(BlockMode::Independent)
-                .block_size(BlockSize::Max64KB);
-            let mut encoder = FrameEncoder::with_frame_info(info, out);
-            encoder
-                .write_all(input)
-                .and_then(|()| Ok(encoder.finish().map(drop)?))
-        }
-        Compression::Zstd => zstd::bulk::compress(input, level).map(|bytes| out.extend(bytes)),
-    };
-    written.expect("compressing into memory does not fail");
+    let begin = std::mem::take(out);
+    let length = Some(input.len() as u64);
+    let mut encoder = Encoder::new(compression, level, begin, usize::MAX, length);
+    *out = encoder
+        .write(input)
+        .and_then(|()| encoder.finish())
+        .expect("compressing into memory without a bound does not fail");
 }
 
-fn compress_xerial(input: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    out.extend_from_slice(&XERIAL_MAGIC);
-    out.extend_from_slice(&1_i32.to_be_bytes());
-    out.extend_from_slice(&1_i32.to_be_bytes());
-    let mut encoder = snap::raw::Encoder::new();
-    for block in input.chunks(XERIAL_BLOCK_BYTES) {
-        let length_at = out.len();
-        let block_at = length_at + 4;
-        out.resize(block_at + snap::raw::max_compress_len(block.len()), 0);
-        let written = encoder.compress(block, &mut out[block_at..])?;
-        out.truncate(block_at + written);
-        let length = u32::try_from(written).expect("a block of 32 KiB stays small");
-        out[length_at..block_at].copy_from_slice(&length.to_be_bytes());
+/// More came out of an encoder than was allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodedTooLarge;
+
+/// Compresses piece by piece behind what `begin` holds, up to a bound.
+pub(crate) enum Encoder {
+    None(Sink),
+    Gzip(Box<flate2::write::GzEncoder<Sink>>),
+    Snappy(Box<XerialWriter>),
+    Lz4(Box<FrameEncoder<Sink>>),
+    Zstd(Box<zstd::stream::write::Encoder<'static, Sink>>),
+}
+
+impl Encoder {
+    /// `out_bytes_max` bounds everything, `begin` included. `input_bytes`, if known, goes into the
+    /// frame where the codec has a place for it.
+    pub(crate) fn new(
+        compression: Compression,
+        level: i32,
+        begin: Vec<u8>,
+        out_bytes_max: usize,
+        input_bytes: Option<u64>,
+    ) -> Encoder {
+        let sink = Sink {
+            out: begin,
+            out_bytes_max,
+        };
+        match compression {
+            Compression::None => Encoder::None(sink),
+            Compression::Gzip => {
+                let level = u32::try_from(level).map_or(flate2::Compression::default(), |level| {
+                    flate2::Compression::new(level.min(9))
+                });
+                Encoder::Gzip(Box::new(flate2::write::GzEncoder::new(sink, level)))
+            }
+            Compression::Snappy => Encoder::Snappy(Box::new(XerialWriter::new(sink))),
+            Compression::Lz4 => {
+                let info = FrameInfo::new()
+                    .block_mode(BlockMode::Independent)
+                    .block_size(BlockSize::Max64KB);
+                Encoder::Lz4(Box::new(FrameEncoder::with_frame_info(info, sink)))
+            }
+            Compression::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(sink, level)
+                    .expect("zstd clamps its levels and only fails without memory");
+                encoder
+                    .set_pledged_src_size(input_bytes)
+                    .expect("a frame that has not begun takes a size");
+                Encoder::Zstd(Box::new(encoder))
+            }
+        }
     }
-    Ok(())
+
+    pub(crate) fn write(&mut self, input: &[u8]) -> Result<(), EncodedTooLarge> {
+        let written = match self {
+            Encoder::None(sink) => sink.write_all(input),
+            Encoder::Gzip(encoder) => encoder.write_all(input),
+            Encoder::Snappy(writer) => writer.write(input),
+            Encoder::Lz4(encoder) => encoder.write_all(input),
+            Encoder::Zstd(encoder) => encoder.write_all(input),
+        };
+        // The sink's bound is the only way in which writing to memory fails.
+        written.map_err(|_| EncodedTooLarge)
+    }
+
+    pub(crate) fn finish(self) -> Result<Vec<u8>, EncodedTooLarge> {
+        let sink = match self {
+            Encoder::None(sink) => Ok(sink),
+            Encoder::Gzip(encoder) => encoder.finish(),
+            Encoder::Snappy(writer) => writer.finish(),
+            Encoder::Lz4(encoder) => encoder.finish().map_err(io::Error::from),
+            Encoder::Zstd(encoder) => encoder.finish(),
+        };
+        sink.map(|sink| sink.out).map_err(|_| EncodedTooLarge)
+    }
+}
+
+/// A vector with a bound.
+pub(crate) struct Sink {
+    out: Vec<u8>,
+    out_bytes_max: usize,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.out_bytes_max.saturating_sub(self.out.len()) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes xerial's framing of snappy in blocks of 32 KiB.
+pub(crate) struct XerialWriter {
+    sink: Sink,
+    started: bool,
+    block: Vec<u8>,
+    compressed: Vec<u8>,
+    encoder: snap::raw::Encoder,
+}
+
+impl XerialWriter {
+    fn new(sink: Sink) -> XerialWriter {
+        XerialWriter {
+            sink,
+            started: false,
+            block: Vec::with_capacity(XERIAL_BLOCK_BYTES),
+            compressed: vec![0; snap::raw::max_compress_len(XERIAL_BLOCK_BYTES)],
+            encoder: snap::raw::Encoder::new(),
+        }
+    }
+
+    fn write(&mut self, mut input: &[u8]) -> io::Result<()> {
+        while !input.is_empty() {
+            let room = XERIAL_BLOCK_BYTES - self.block.len();
+            let (part, rest) = input.split_at(room.min(input.len()));
+            self.block.extend_from_slice(part);
+            input = rest;
+            if self.block.len() == XERIAL_BLOCK_BYTES {
+                self.end_block()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.started, true) {
+            self.sink.write_all(&XERIAL_MAGIC)?;
+            self.sink.write_all(&1_i32.to_be_bytes())?;
+            self.sink.write_all(&1_i32.to_be_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        self.begin()?;
+        let written = self.encoder.compress(&self.block, &mut self.compressed)?;
+        let length = u32::try_from(written).expect("a block of 32 KiB stays small");
+        self.sink.write_all(&length.to_be_bytes())?;
+        self.sink.write_all(&self.compressed[..written])?;
+        self.block.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<Sink> {
+        self.begin()?;
+        if !self.block.is_empty() {
+            self.end_block()?;
+        }
+        Ok(self.sink)
+    }
 }
 
 /// The level that stands for "the codec's default" in Kafka's configs.

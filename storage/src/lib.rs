@@ -16,6 +16,7 @@ mod journal;
 pub mod leader_epochs;
 pub mod producer_state;
 mod read_task;
+pub mod recompress;
 pub mod records;
 pub mod recovery;
 mod segment;

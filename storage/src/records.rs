@@ -311,6 +311,11 @@ impl RecordsScratch {
         RecordsScratch::default()
     }
 
+    /// The codecs' memory, and a buffer.
+    pub(crate) fn parts(&mut self) -> (&mut CodecScratch, &mut Vec<u8>) {
+        (&mut self.codec, &mut self.uncompressed)
+    }
+
     /// Reads the records of `batch`: in place if they are not compressed, else after decompressing at
     /// most `output_bytes_max`.
     pub fn records<'s>(

@@ -3,12 +3,13 @@
 //! record, and knows no topic: the rules come from the caller.
 
 use crate::batch::{BatchView, Compression, NO_TIMESTAMP, TimestampType};
-use crate::builder::BatchBuilder;
 use crate::compression::{CodecScratch, Decoder, DecompressError};
-use crate::records::{RecordIter, RecordsError, RecordsScratch, read_varint, read_varlong};
+use crate::records::{RecordsError, read_varint, read_varlong};
+
+pub use crate::recompress::recompress;
 
 /// What a decoder fills at a time, in bytes.
-const WINDOW_BYTES: usize = 64 * 1024;
+pub(crate) const WINDOW_BYTES: usize = 64 * 1024;
 /// How many refused records are told apart; more are only counted.
 pub const RECORD_ERRORS_MAX: usize = 1000;
 /// What any batch may decompress to, in bytes.
@@ -484,30 +485,6 @@ impl State {
             Err(_) => Ok(None),
         }
     }
-}
-
-/// Makes the same batch in another compression, for topics whose compression.type says so. The batch
-/// has been walked; offsets, timestamps, producer fields and flags stay. Holds the records uncompressed
-/// meanwhile, at most `output_bytes_max` of them.
-pub fn recompress(
-    batch: &BatchView<'_>,
-    compression: Compression,
-    level: i32,
-    output_bytes_max: u64,
-    scratch: &mut RecordsScratch,
-) -> Result<Vec<u8>, RecordsError> {
-    let header = batch.header();
-    let uncompressed = scratch.uncompressed(batch, output_bytes_max)?;
-    let attributes = header.attributes().with_compression(compression);
-    let mut builder =
-        BatchBuilder::like(header, attributes, level).with_base_timestamp(header.base_timestamp());
-    for record in RecordIter::new(header, uncompressed) {
-        let record = record?;
-        let offset_delta = record.offset.wrapping_sub(header.base_offset().0);
-        let offset_delta = i32::try_from(offset_delta).map_err(|_| RecordsError::Malformed)?;
-        builder.push_tail(offset_delta, record.timestamp_stated, record.tail);
-    }
-    Ok(builder.build())
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::batch::{HEADER_BYTES, rewrite_timestamps};
-use crate::records::Header;
+use crate::batch::HEADER_BYTES;
+use crate::builder::BatchBuilder;
+use crate::records::{Header, RecordIter, RecordsScratch};
 
 const RULES: WalkRules = WalkRules {
     keys_required: false,
@@ -267,56 +268,6 @@ fn only_long_compressed_batches_want_a_task() {
     assert!(!wants(&batch(Compression::None), 1000));
     assert!(wants(&batch(Compression::Lz4), 100));
     assert!(!wants(&batch(Compression::Lz4), 1_000_000));
-}
-
-#[test]
-fn recompressing_keeps_records_header_fields_and_append_time() {
-    for from in ALL {
-        for to in ALL {
-            let mut builder = BatchBuilder::new(from)
-                .base_offset(9)
-                .leader_epoch(2)
-                .producer(5, 6, 7);
-            let headers = [Header {
-                key: b"h",
-                value: None,
-            }];
-            builder.push_with_headers(100, Some(b"k"), None, &headers);
-            builder.push(50, None, Some(&[1; 1000]));
-            let mut batch = builder.build();
-            rewrite_timestamps(&mut batch, TimestampType::LogAppendTime, 777);
-            let view = BatchView::new(&batch).expect("whole");
-            let level = crate::compression::default_level(to);
-            let again = recompress(&view, to, level, 1 << 20, &mut RecordsScratch::new())
-                .expect("recompresses");
-            let again = BatchView::new(&again).expect("whole");
-            assert_eq!(again.verify(), Ok(()));
-            let (old, new) = (view.header(), again.header());
-            assert_eq!(new.attributes(), old.attributes().with_compression(to));
-            assert_eq!(
-                (
-                    new.base_offset(),
-                    new.last_offset_delta(),
-                    new.partition_leader_epoch()
-                ),
-                (
-                    old.base_offset(),
-                    old.last_offset_delta(),
-                    old.partition_leader_epoch()
-                )
-            );
-            assert_eq!(
-                (new.producer_id(), new.producer_epoch(), new.base_sequence()),
-                (5, 6, 7)
-            );
-            assert_eq!((new.base_timestamp(), new.max_timestamp()), (100, 777));
-            let (mut one, mut two) = (RecordsScratch::new(), RecordsScratch::new());
-            assert_eq!(
-                one.uncompressed(&view, 1 << 20).expect("good"),
-                two.uncompressed(&again, 1 << 20).expect("good")
-            );
-        }
-    }
 }
 
 proptest! {
