@@ -232,6 +232,10 @@ impl Shard {
                 waiting: VecDeque::new(),
             },
         );
+        if let Some(topic) = self.image.topic(OFFSETS_TOPIC) {
+            let count = topic.partition_count();
+            self.coordinator.groups.set_partition_count(count);
+        }
         self.coordinator.groups.begin_load(name.partition);
         self.go_on_loading(now, name);
     }

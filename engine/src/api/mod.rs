@@ -6,14 +6,26 @@
 //! connection. Only the handler borrows from the request's frame; what waits keeps a slice of it.
 
 pub mod api_versions;
+pub mod delete_groups;
 pub mod delete_records;
+pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod fetch;
+pub mod find_coordinator;
+mod groups;
+pub mod heartbeat;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sync_group;
 
 use std::net::SocketAddr;
 
@@ -119,6 +131,17 @@ pub(crate) fn dispatch(shard: &mut Shard, now: Now, request: &Request<'_>) -> Ou
         ApiKey::DeleteRecords => delete_records::handle(shard, now, request),
         ApiKey::DescribeProducers => describe_producers::handle(shard, now, request),
         ApiKey::DescribeLogDirs => describe_log_dirs::handle(shard, now, request),
+        ApiKey::FindCoordinator => find_coordinator::handle(shard, now, request),
+        ApiKey::JoinGroup => join_group::handle(shard, now, request),
+        ApiKey::SyncGroup => sync_group::handle(shard, now, request),
+        ApiKey::Heartbeat => heartbeat::handle(shard, now, request),
+        ApiKey::LeaveGroup => leave_group::handle(shard, now, request),
+        ApiKey::OffsetCommit => offset_commit::handle(shard, now, request),
+        ApiKey::OffsetFetch => offset_fetch::handle(shard, now, request),
+        ApiKey::OffsetDelete => offset_delete::handle(shard, now, request),
+        ApiKey::DescribeGroups => describe_groups::handle(shard, now, request),
+        ApiKey::ListGroups => list_groups::handle(shard, now, request),
+        ApiKey::DeleteGroups => delete_groups::handle(shard, now, request),
         _ => Ok(Outcome::Close("the API is not served")),
     };
     handled.unwrap_or_else(Outcome::from)

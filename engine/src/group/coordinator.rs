@@ -21,7 +21,7 @@ use super::timers::{Timer, Timers};
 /// What the broker's configuration says about groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
-    /// `offsets.topic.num.partitions`; must stay what the topic was made with.
+    /// `offsets.topic.num.partitions`, until the topic itself tells.
     pub partition_count: i32,
     /// `group.min.session.timeout.ms`.
     pub session_timeout_ms_min: i32,
@@ -153,6 +153,13 @@ impl GroupCoordinator {
     /// The partition of the offsets topic that holds `group`; its owner is to be asked.
     pub fn partition_of(&self, group: &str) -> i32 {
         partition_for(group, self.config.partition_count)
+    }
+
+    /// Takes the partition count from the offsets topic as it is; it may have been made under another
+    /// configuration.
+    pub fn set_partition_count(&mut self, partition_count: i32) {
+        assert!(partition_count > 0, "the offsets topic has partitions");
+        self.config.partition_count = partition_count;
     }
 
     /// Groups in memory on this core.

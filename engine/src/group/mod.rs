@@ -22,9 +22,6 @@ pub use call::{
 };
 pub use coordinator::{Append, AppendFailure, GroupConfig, GroupCoordinator, Ticket};
 
-/// The topic that holds groups and their offsets.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
-
 /// Java's `String.hashCode`: over UTF-16 code units, wrapping.
 pub fn java_string_hash(text: &str) -> i32 {
     text.encode_utf16().fold(0i32, |hash, unit| {
