@@ -2,9 +2,12 @@
 
 import gzip
 import struct
+import time
 
 import crc32c
 
+# An hour ago, in whole seconds: old enough to be no future, young enough that retention leaves it alone.
+T0 = int(time.time()) * 1000 - 3_600_000
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 CODECS = {"none": 0, "gzip": GZIP, "snappy": SNAPPY, "lz4": LZ4, "zstd": ZSTD}
 
@@ -46,7 +49,7 @@ def compress(codec, data):
 
 
 def batch(
-    records, base_offset=0, leader_epoch=-1, magic=2, codec=0, attributes=None, timestamp=1_700_000_000_000, max_timestamp=None,
+    records, base_offset=0, leader_epoch=-1, magic=2, codec=0, attributes=None, timestamp=T0, max_timestamp=None,
     producer_id=-1, producer_epoch=-1, base_sequence=-1, last_offset_delta=None, count=None, crc=None, length=None, body=None,
 ):
     """Records are bytes from `record`, or (key, value) pairs; every header field can be set wrong."""

@@ -4,8 +4,10 @@ import base64
 import hashlib
 import json
 import random
+import time
 
-TIMESTAMP = 1_700_000_000_000
+# An hour ago: retention leaves it alone.
+TIMESTAMP = int(time.time()) * 1000 - 3_600_000
 BIG_BYTES = 900_000
 SMALL_RECORDS = 60
 
