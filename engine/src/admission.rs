@@ -139,6 +139,11 @@ impl Admission {
         admitted
     }
 
+    /// Memory reserved, in bytes: by frames that are received, and by whole ones that still live.
+    pub fn reserved_bytes(&self) -> usize {
+        self.medium.reserved.get() + self.large.reserved.get()
+    }
+
     /// Whether any frame waits for its place.
     pub fn has_waiting(&self) -> bool {
         !self.medium.waiting.is_empty() || !self.large.waiting.is_empty()

@@ -11,6 +11,8 @@ pub mod config;
 mod connection;
 mod controller;
 mod coordinator;
+pub mod core_io;
+pub mod core_loop;
 pub mod event;
 mod fetch_session;
 pub mod group;

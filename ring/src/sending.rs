@@ -84,11 +84,18 @@ impl Ring {
         for chunk in &released {
             copy.extend_from_slice(chunk);
         }
+        let copied_bytes = copy.len() as u64;
         socket.outgoing.push_back(Chunk::Local(copy.into()));
+        self.sockets.copied_out_bytes += copied_bytes;
         self.ready.push(Completion::Sent {
             socket: id,
             released,
         });
+    }
+
+    /// Bytes copied by [`Ring::copy_out_unsent`] so far.
+    pub fn copied_out_bytes(&self) -> u64 {
+        self.sockets.copied_out_bytes
     }
 
     pub(crate) fn start_sends(&mut self) {
@@ -184,6 +191,7 @@ impl Ring {
         } else if cancelled_for_copy || (socket.unpin && (result > 0 || is_again(result))) {
             socket.unpin = false;
             let copy = rest_of(&state);
+            self.sockets.copied_out_bytes += copy.len() as u64;
             completions.push(Completion::Sent {
                 socket: id,
                 released: state.chunks,

@@ -155,6 +155,7 @@ pub(crate) struct Sockets {
     to_finish: Vec<SocketId>,
     starved: VecDeque<SocketId>,
     starved_count: u64,
+    pub(crate) copied_out_bytes: u64,
 }
 
 impl Sockets {

@@ -1,0 +1,233 @@
+//! The loop of one data core: a pinned executor that serves the shard, runs slow work beside it, and
+//! sleeps when there is nothing to do. One thread per core; the only file that names glommio. Knows no
+//! protocol and no log.
+//!
+//! The serving task yields to background tasks only while there are any, and then after every turn; the
+//! scheduler gives each side its share of the time. Preemption by timer is off (a day): a turn is
+//! bounded, background tasks pause by themselves, and an executor that parks right after its preempt
+//! timer fired would leave runnable tasks behind.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use glommio::io::PollableFd;
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use ring::{Listener, Ring, RingConfig, Waker};
+use storage::types::CoreId;
+
+use crate::core_io::{CoreIo, CoreLinks, Machine, TaskQueue};
+use crate::event::Task;
+use crate::ring_disk::RingDisk;
+
+/// Memory that glommio registers for its own I/O, of which there is none; more would only be locked.
+const EXECUTOR_MEMORY_BYTES: usize = 1 << 20;
+
+/// Locked memory that one core needs, in bytes: the executor's, and its rings.
+pub const LOCKED_BYTES_PER_CORE: u64 = EXECUTOR_MEMORY_BYTES as u64 + (512 << 10);
+
+/// No preemption by timer.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Shares of the serving loop and of slow work, where both want the core.
+const SERVING_SHARES: usize = 800;
+const BACKGROUND_SHARES: usize = 200;
+
+/// What a core needs to run.
+pub struct CoreConfig {
+    /// Which core of the broker.
+    pub core: CoreId,
+    /// Which CPU it is pinned to; `None`: none.
+    pub cpu: Option<usize>,
+    /// Sizes of its ring.
+    pub ring: RingConfig,
+    /// Wakes it; known to the other cores and the control thread.
+    pub waker: Waker,
+    /// One per configured listener, in their order.
+    pub listeners: Vec<Listener>,
+    /// Memory for requests that are being received, in bytes.
+    pub frame_memory_bytes: usize,
+    /// `socket.request.max.bytes`.
+    pub frame_bytes_max: usize,
+    /// Rounds of looking for work before the core sleeps; zero: it sleeps at once.
+    pub polling_rounds: u32,
+}
+
+/// Starts the thread of a core. `machine` is made on it. Returns when its ring stands; the machine then
+/// says by itself when it is ready.
+///
+/// # Errors
+/// A sentence for the operator: what this machine lacks for a core.
+pub fn start<M, F>(
+    config: CoreConfig,
+    links: CoreLinks,
+    machine: F,
+) -> Result<JoinHandle<()>, String>
+where
+    M: Machine + 'static,
+    F: FnOnce() -> M + Send + 'static,
+{
+    let name = format!("core-{}", config.core.0);
+    let (started, starting) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || run(config, links, machine, &started))
+        .map_err(|error| format!("cannot start the thread {name}: {error}"))?;
+    match starting.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(format!("{name} cannot start: {error}")),
+        Err(_) => Err(format!("{name} stopped while it started")),
+    }
+}
+
+fn run<M: Machine + 'static>(
+    config: CoreConfig,
+    links: CoreLinks,
+    machine: impl FnOnce() -> M,
+    started: &Sender<Result<(), String>>,
+) {
+    let placement = config.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let executor = LocalExecutorBuilder::new(placement)
+        .name("core")
+        .io_memory(EXECUTOR_MEMORY_BYTES)
+        .preempt_timer(NEVER)
+        .make();
+    let executor = match executor {
+        Ok(executor) => executor,
+        Err(error) => {
+            let _ = started.send(Err(format!(
+                "{error}. Each core needs {} KiB of locked memory (`ulimit -l`, LimitMEMLOCK=) and a \
+                 CPU that this process may use.",
+                LOCKED_BYTES_PER_CORE >> 10
+            )));
+            return;
+        }
+    };
+    executor.run(async move {
+        match Ring::with_waker(config.ring, config.waker.clone()) {
+            Ok(ring) => {
+                let _ = started.send(Ok(()));
+                if let Err(error) = serve(config, links, ring, machine()).await {
+                    // Nothing can be served, written or acknowledged without the ring.
+                    panic!("the core's io_uring is broken: {error}");
+                }
+            }
+            Err(error) => {
+                let _ = started.send(Err(format!("io_uring: {error}")));
+            }
+        }
+    });
+}
+
+async fn serve<M: Machine + 'static>(
+    config: CoreConfig,
+    links: CoreLinks,
+    ring: Ring,
+    machine: M,
+) -> io::Result<()> {
+    let executor = glommio::executor();
+    let serving = executor.create_task_queue(
+        Shares::Static(SERVING_SHARES),
+        Latency::Matters(NEVER),
+        "serving",
+    );
+    let background = executor.create_task_queue(
+        Shares::Static(BACKGROUND_SHARES),
+        Latency::NotImportant,
+        "background",
+    );
+    let ring = Rc::new(RefCell::new(ring));
+    let tasks = TaskQueue::default();
+    let pause = Rc::new(|| {
+        let pause: std::pin::Pin<Box<dyn Future<Output = ()>>> =
+            Box::pin(async { glommio::executor().yield_task_queue_now().await });
+        pause
+    });
+    let disk = RingDisk::new(Rc::clone(&ring), pause);
+    let core = CoreIo::new(
+        config.core,
+        machine,
+        Rc::clone(&ring),
+        disk.clone(),
+        tasks.clone(),
+        links,
+        config.listeners,
+        config.frame_memory_bytes,
+        config.frame_bytes_max,
+    );
+    let work = Work {
+        ring,
+        tasks,
+        disk,
+        background,
+        waker: config.waker,
+    };
+    glommio::spawn_local_into(serve_turns(core, work, config.polling_rounds), serving)
+        .map_err(|error| io::Error::other(error.to_string()))?
+        .await
+}
+
+struct Work {
+    ring: Rc<RefCell<Ring>>,
+    tasks: TaskQueue,
+    disk: RingDisk,
+    background: TaskQueueHandle,
+    waker: Waker,
+}
+
+async fn serve_turns<M: Machine>(
+    mut core: CoreIo<M>,
+    work: Work,
+    polling_rounds: u32,
+) -> io::Result<()> {
+    let wake_up =
+        PollableFd::new(work.waker.clone()).map_err(|error| io::Error::other(error.to_string()))?;
+    let mut idle_rounds = 0;
+    loop {
+        let worked = core.turn()?;
+        while let Some(task) = work.tasks.next() {
+            work.spawn(task)?;
+        }
+        if core.is_stopped() {
+            return Ok(());
+        }
+        if worked {
+            idle_rounds = 0;
+        } else {
+            idle_rounds += 1;
+        }
+        if idle_rounds > polling_rounds {
+            if core.prepare_sleep()? {
+                // Background tasks run meanwhile; what they submit and report wakes this one.
+                wake_up
+                    .readable()
+                    .await
+                    .map_err(|error| io::Error::other(error.to_string()))?;
+            }
+            work.ring.borrow_mut().woke();
+        } else if work.tasks.open_count() > 0 {
+            glommio::executor().yield_task_queue_now().await;
+        } else if !worked {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl Work {
+    fn spawn(&self, task: Task) -> io::Result<()> {
+        let disk = self.disk.clone();
+        let tasks = self.tasks.clone();
+        let waker = self.waker.clone();
+        let work = async move {
+            tasks.finish(task.run(disk).await);
+            waker.wake();
+        };
+        glommio::spawn_local_into(work, self.background)
+            .map_err(|error| io::Error::other(error.to_string()))?
+            .detach();
+        Ok(())
+    }
+}
