@@ -9,6 +9,7 @@ mod append;
 mod calls;
 pub mod config;
 mod connection;
+pub mod control;
 mod controller;
 mod coordinator;
 pub mod core_io;

@@ -5,21 +5,31 @@
 //! [`Shard::respond`] with the request's [`Head`] ([`Outcome::Pending`]), not at all, or closes the
 //! connection. Only the handler borrows from the request's frame; what waits keeps a slice of it.
 
+pub mod alter_configs;
 pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
 pub mod delete_groups;
 pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_topic_partitions;
 pub mod fetch;
 pub mod find_coordinator;
 mod groups;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
 pub mod offset_fetch;
@@ -33,7 +43,7 @@ use net::kafka::error::ErrorCode;
 use net::kafka::{ApiKey, ResponseHeader};
 use net::wire::{DecodeError, Reader, Writer};
 use ring::buf::{Chunk, Shared};
-use storage::types::Now;
+use storage::types::{Now, TopicId};
 
 use crate::config::listener::Listener;
 use crate::connection::Ticket;
@@ -142,9 +152,34 @@ pub(crate) fn dispatch(shard: &mut Shard, now: Now, request: &Request<'_>) -> Ou
         ApiKey::DescribeGroups => describe_groups::handle(shard, now, request),
         ApiKey::ListGroups => list_groups::handle(shard, now, request),
         ApiKey::DeleteGroups => delete_groups::handle(shard, now, request),
+        ApiKey::Metadata => metadata::handle(shard, now, request),
+        ApiKey::CreateTopics => create_topics::handle(shard, now, request),
+        ApiKey::DeleteTopics => delete_topics::handle(shard, now, request),
+        ApiKey::CreatePartitions => create_partitions::handle(shard, now, request),
+        ApiKey::DescribeConfigs => describe_configs::handle(shard, request),
+        ApiKey::AlterConfigs => alter_configs::handle(shard, now, request),
+        ApiKey::IncrementalAlterConfigs => incremental_alter_configs::handle(shard, now, request),
+        ApiKey::ListConfigResources => list_config_resources::handle(shard, request),
+        ApiKey::DescribeCluster => describe_cluster::handle(shard, request),
+        ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(shard, request),
         _ => Ok(Outcome::Close("the API is not served")),
     };
     handled.unwrap_or_else(Outcome::from)
+}
+
+/// An id for a new topic: random, as far as the seed of this start is, and repeatable in a simulation.
+pub(crate) fn fresh_topic_id(shard: &mut Shard) -> TopicId {
+    loop {
+        let mut input = [0; 18];
+        input[..8].copy_from_slice(&shard.config.seed.to_le_bytes());
+        input[8..10].copy_from_slice(&shard.core.0.to_le_bytes());
+        input[10..].copy_from_slice(&shard.keys.next().to_le_bytes());
+        let bytes = xxhash_rust::xxh3::xxh3_128(&input).to_be_bytes();
+        // In Base64 an id may not begin with a dash: tools would take it for an option.
+        if bytes[0] >> 2 != 62 {
+            return uuid::Builder::from_random_bytes(bytes).into_uuid();
+        }
+    }
 }
 
 /// A question about one partition of a topic that is named by name, or why it cannot be asked.

@@ -285,3 +285,29 @@ pub fn broker_loggers(level: &str) -> Vec<ConfigEntry> {
         documentation: None,
     }]
 }
+
+/// All keys of a topic that was just created, sorted by name. CreateTopics names the source of a value by
+/// any broker key behind it, where DescribeConfigs names it by the first alone.
+pub fn created_topic(broker: &BrokerConfig, settings: &ConfigMap) -> Vec<ConfigEntry> {
+    let mut entries = topic(broker, settings);
+    for entry in &mut entries {
+        let behind = topic::synonyms(&entry.name);
+        let layers = [
+            (broker.dynamic_own(), ConfigSource::DynamicBroker),
+            (
+                broker.dynamic_defaults(),
+                ConfigSource::DynamicDefaultBroker,
+            ),
+            (broker.statics(), ConfigSource::StaticBroker),
+        ];
+        let set = |layer: &ConfigMap| behind.iter().any(|(name, _)| layer.contains_key(*name));
+        entry.source = if settings.contains_key(&entry.name) {
+            ConfigSource::Topic
+        } else {
+            let found = layers.into_iter().find(|(layer, _)| set(layer));
+            found.map_or(ConfigSource::Default, |(_, source)| source)
+        };
+        entry.synonyms.clear();
+    }
+    entries
+}
