@@ -20,6 +20,8 @@ pub mod describe_producers;
 pub mod describe_topic_partitions;
 pub mod fetch;
 pub mod find_coordinator;
+#[cfg(test)]
+mod group_tests;
 mod groups;
 pub mod heartbeat;
 pub mod incremental_alter_configs;

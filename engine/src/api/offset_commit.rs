@@ -15,15 +15,18 @@ use crate::shard::Shard;
 /// From this version topics are named by id (KIP-848).
 const VERSION_TOPIC_IDS: i16 = 10;
 
+/// What became of each partition of a topic.
+type PartitionErrors = Vec<(i32, GroupError)>;
+
 /// The answer as it grows: refusals first, then what the coordinator says.
 #[derive(Default)]
 struct Results {
-    topics: Vec<(String, TopicId, Vec<(i32, GroupError)>)>,
+    topics: Vec<(String, TopicId, PartitionErrors)>,
     places: HashMap<(String, TopicId), usize>,
 }
 
 impl Results {
-    fn topic(&mut self, name: &str, id: TopicId) -> &mut Vec<(i32, GroupError)> {
+    fn topic(&mut self, name: &str, id: TopicId) -> &mut PartitionErrors {
         let topics = &mut self.topics;
         let place = *self.places.entry((name.to_owned(), id)).or_insert_with(|| {
             topics.push((name.to_owned(), id, Vec::new()));
