@@ -13,15 +13,12 @@ use std::sync::mpsc::Receiver;
 
 use net::framer::{DirectTarget, Framer};
 use ring::buf::{Chunk, Shared};
-use ring::{
-    Completion, EndReason, File, FileOutcome, IntoBuf, Listener, OpToken, OpenOptions, Ring,
-    SocketId, clock,
-};
-use storage::store::DurableWrite;
+use ring::{Completion, EndReason, IntoBuf, Listener, Ring, SocketId, clock};
 use storage::types::{CoreId, Now};
 
 use crate::admission::{Admission, FREE_BYTES, Place};
 use crate::event::{Action, ConnId, ControlMessage, ControlReply, Event, Task, TaskDone};
+use crate::journal_io::{JournalIo, Written};
 use crate::mesh::MeshMessage;
 use crate::mesh_link::MeshLinks;
 use crate::metrics::{Copies, ShardMetrics};
@@ -41,8 +38,6 @@ const SWEEP_US: u64 = 1_000_000;
 const CLOSE_GRACE_US: u64 = 10_000_000;
 /// How long a listener rests after the machine ran out of descriptors, in microseconds.
 const ACCEPT_REST_US: u64 = 100_000;
-/// Journal files kept open; a core writes to one or two at a time.
-const JOURNAL_FILES_MAX: usize = 16;
 
 /// What a core serves: the shard, or a stand-in in tests.
 pub trait Machine {
@@ -93,14 +88,6 @@ struct Conn {
     unsent_seen_bytes: usize,
     copied_out: bool,
     close_by_us: Option<u64>,
-}
-
-enum JournalFile {
-    Opening {
-        token: OpToken,
-        queued: Vec<DurableWrite>,
-    },
-    Open(File),
 }
 
 /// Ways in and out of a core beside its sockets and files.
@@ -181,8 +168,7 @@ pub struct CoreIo<M> {
     sending: BTreeSet<ConnId>,
     sweep_us: u64,
     accept_again: Vec<(usize, u64)>,
-    journal_files: Vec<(u64, JournalFile)>,
-    journal_writes: HashMap<OpToken, u64>,
+    journal: JournalIo,
     /// A control message taken while looking whether to sleep.
     control_ahead: Option<ControlMessage>,
     copies: Copies,
@@ -226,8 +212,7 @@ impl<M: Machine> CoreIo<M> {
             sending: BTreeSet::new(),
             sweep_us: 0,
             accept_again: Vec::new(),
-            journal_files: Vec::new(),
-            journal_writes: HashMap::new(),
+            journal: JournalIo::default(),
             control_ahead: None,
             copies: Copies::default(),
             stopped: false,
@@ -392,7 +377,10 @@ impl<M: Machine> CoreIo<M> {
             }
             Completion::File { token, outcome } => {
                 if let Some(outcome) = self.disk.complete(token, outcome) {
-                    self.on_journal(now, token, outcome);
+                    let written =
+                        self.journal
+                            .complete(&mut self.ring.borrow_mut(), token, outcome);
+                    self.tell_written(now, written);
                 }
             }
             // Deadlines are looked at in every turn; this one was only to have a turn.
@@ -620,7 +608,10 @@ impl<M: Machine> CoreIo<M> {
                 }
                 Action::PauseReceive { conn } => self.set_paused(conn, true),
                 Action::ResumeReceive { conn } => self.set_paused(conn, false),
-                Action::DurableWrite(write) => self.write_journal(now, write),
+                Action::DurableWrite(write) => {
+                    let written = self.journal.write(&mut self.ring.borrow_mut(), write);
+                    self.tell_written(now, written);
+                }
                 Action::Spawn(task) => self.tasks.push(task),
                 Action::Mesh { to, message } => self.links.mesh.send(to, message),
                 Action::Control(mut reply) => {
@@ -666,96 +657,9 @@ impl<M: Machine> CoreIo<M> {
         }
     }
 
-    fn write_journal(&mut self, now: Now, write: DurableWrite) {
-        let id = write.file.id;
-        let index = self.journal_files.iter().position(|(file, _)| *file == id);
-        if let Some(index) = index {
-            match &mut self.journal_files[index].1 {
-                JournalFile::Opening { queued, .. } => queued.push(write),
-                JournalFile::Open(file) => {
-                    let file = file.clone();
-                    self.submit_journal(&file, write);
-                }
-            }
-            return;
-        }
-        if self.journal_files.len() >= JOURNAL_FILES_MAX
-            && let Some(oldest) = self
-                .journal_files
-                .iter()
-                .position(|(_, file)| matches!(file, JournalFile::Open(_)))
-        {
-            self.journal_files.remove(oldest);
-        }
-        let options = OpenOptions {
-            write: true,
-            direct: true,
-            ..OpenOptions::default()
-        };
-        let opened = self.ring.borrow_mut().open(&write.file.path, options);
-        match opened {
-            Ok(token) => {
-                let queued = vec![write];
-                self.journal_files
-                    .push((id, JournalFile::Opening { token, queued }));
-            }
-            Err(error) => self.tell(
-                now,
-                Event::JournalWritten {
-                    token: write.token,
-                    result: Err(error),
-                },
-            ),
-        }
-    }
-
-    fn submit_journal(&mut self, file: &File, write: DurableWrite) {
-        let token = self
-            .ring
-            .borrow_mut()
-            .write_at(file, write.position, write.bytes, write.sync);
-        self.journal_writes.insert(token, write.token);
-    }
-
-    fn on_journal(&mut self, now: Now, token: OpToken, outcome: FileOutcome) {
-        match outcome {
-            FileOutcome::Opened(result) => {
-                let index = self
-                    .journal_files
-                    .iter()
-                    .position(|(_, file)| {
-                        matches!(file, JournalFile::Opening { token: opening, .. } if *opening == token)
-                    })
-                    .expect("only journal files are opened here");
-                let (id, JournalFile::Opening { queued, .. }) = self.journal_files.remove(index)
-                else {
-                    unreachable!("just seen")
-                };
-                match result {
-                    Ok(file) => {
-                        for write in queued {
-                            self.submit_journal(&file, write);
-                        }
-                        self.journal_files.push((id, JournalFile::Open(file)));
-                    }
-                    Err(error) => {
-                        for write in queued {
-                            let result = Err(copy_error(&error));
-                            let token = write.token;
-                            self.tell(now, Event::JournalWritten { token, result });
-                        }
-                    }
-                }
-            }
-            FileOutcome::Done(result) => {
-                let token = self
-                    .journal_writes
-                    .remove(&token)
-                    .expect("only journal writes are asked for here");
-                let result = result.map(drop);
-                self.tell(now, Event::JournalWritten { token, result });
-            }
-            other => unreachable!("nobody asked for {other:?}"),
+    fn tell_written(&mut self, now: Now, written: impl IntoIterator<Item = Written>) {
+        for (token, result) in written {
+            self.tell(now, Event::JournalWritten { token, result });
         }
     }
 
@@ -843,13 +747,6 @@ fn straddling_bytes(framer: &Framer) -> u64 {
 
 fn conn_id(socket: SocketId) -> ConnId {
     ConnId(socket.to_u64())
-}
-
-fn copy_error(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => error.kind().into(),
-    }
 }
 
 fn now() -> Now {

@@ -18,6 +18,7 @@ pub mod event;
 mod fetch_session;
 pub mod group;
 mod ids;
+mod journal_io;
 pub mod limits;
 pub mod mesh;
 pub mod mesh_link;
