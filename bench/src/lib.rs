@@ -1,1 +1,35 @@
-//! placeholder
+//! Load generators and latency reports: what the perf tools run and what benches reuse. Ordinary threads; knows Kafka only through librdkafka, and nothing of the broker's insides.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod consumer_perf;
+pub mod context;
+pub mod e2e_latency;
+pub mod payload;
+pub mod producer_perf;
+pub mod report;
+pub mod throttle;
+
+/// Why a run failed: a sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure(pub String);
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<rdkafka::error::KafkaError> for Failure {
+    fn from(error: rdkafka::error::KafkaError) -> Failure {
+        Failure(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure(error.to_string())
+    }
+}
