@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use serde_json::Value;
 
@@ -62,6 +63,8 @@ impl ClientContext for Quiet {
         log_line("WARN", &format!("{reason} ({error})"));
     }
 }
+
+impl ConsumerContext for Quiet {}
 
 /// Turns nested statistics into one line for each number or text.
 fn flatten(json: &[u8]) -> Vec<(String, String)> {

@@ -1,16 +1,27 @@
 //! Kafka's command-line tools: their table, and what all of them share: parsing, help, exit codes. Runs on the main thread; each tool's own file knows its options and its output.
 
+mod admin;
 pub mod args;
+mod broker_api_versions;
+mod configs;
 mod console_consumer;
 mod console_producer;
+mod consumer_perf_test;
+mod delete_records;
+mod e2e_latency;
 mod formatter;
+mod get_offsets;
 pub mod java;
 mod kafka_config;
+mod kafka_errors;
 mod line_reader;
+mod log_dirs;
 pub mod out;
+mod producer_perf_test;
 mod properties;
 mod regex;
 mod topic_choice;
+mod topics;
 
 use std::process::ExitCode;
 
@@ -55,7 +66,19 @@ pub struct Tool {
 }
 
 /// Every tool, in the order that help lists them.
-pub const ALL: &[Tool] = &[console_producer::TOOL, console_consumer::TOOL];
+pub const ALL: &[Tool] = &[
+    topics::TOOL,
+    configs::TOOL,
+    console_producer::TOOL,
+    console_consumer::TOOL,
+    get_offsets::TOOL,
+    delete_records::TOOL,
+    log_dirs::TOOL,
+    broker_api_versions::TOOL,
+    producer_perf_test::TOOL,
+    consumer_perf_test::TOOL,
+    e2e_latency::TOOL,
+];
 
 /// The tool of this name.
 pub fn find(name: &str) -> Option<&'static Tool> {

@@ -8,9 +8,7 @@ use bench::clock;
 use bench::context::{Quiet, log_line};
 use bench::payload::Random;
 use clap::{Arg, ArgMatches};
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message, Timestamp};
 use rdkafka::{Offset, TopicPartitionList};
@@ -164,8 +162,8 @@ fn run(found: &ArgMatches) -> Outcome {
     let start = start(found)?;
     let formatter = make_formatter(found)?;
     let config = kafka_config::consumer(&properties)?;
-    let consumer: BaseConsumer<Context> = config
-        .create_with_context(Context::default())
+    let consumer: BaseConsumer<Quiet> = config
+        .create_with_context(Quiet::default())
         .map_err(|e| Stop::Failed(e.to_string()))?;
     let choice = subscribe(found, &consumer, start)?;
     let stop = Arc::new(AtomicUsize::new(0));
@@ -343,7 +341,7 @@ fn make_formatter(found: &ArgMatches) -> Result<Formatter, Stop> {
 
 fn subscribe(
     found: &ArgMatches,
-    consumer: &BaseConsumer<Context>,
+    consumer: &BaseConsumer<Quiet>,
     start: Start,
 ) -> Result<Option<Choice>, Stop> {
     let failed = |e: KafkaError| Stop::Failed(e.to_string());
@@ -375,25 +373,9 @@ fn subscribe(
     }
 }
 
-/// librdkafka's log for a consumer.
-#[derive(Default)]
-struct Context(Quiet);
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.line(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-}
-
-impl ConsumerContext for Context {}
-
 fn consume(
     found: &ArgMatches,
-    consumer: &BaseConsumer<Context>,
+    consumer: &BaseConsumer<Quiet>,
     mut choice: Option<Choice>,
     formatter: &Formatter,
     stop: &AtomicUsize,
@@ -451,7 +433,6 @@ fn consume(
         count += 1;
         text.clear();
         let shown = Shown {
-            topic: message.topic(),
             partition: message.partition(),
             offset: message.offset(),
             stamp: match message.timestamp() {

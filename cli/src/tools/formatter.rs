@@ -16,8 +16,6 @@ pub enum Stamp {
 /// A record to print.
 #[derive(Debug, Clone)]
 pub struct Shown<'a> {
-    /// The topic.
-    pub topic: &'a str,
     /// The partition.
     pub partition: i32,
     /// The offset.
@@ -361,7 +359,6 @@ mod tests {
 
     fn record() -> Shown<'static> {
         Shown {
-            topic: "t",
             partition: 3,
             offset: 42,
             stamp: Stamp::Created(7),

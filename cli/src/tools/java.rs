@@ -28,6 +28,15 @@ pub fn grown_table(count: usize) -> usize {
     table
 }
 
+/// The table size of a Java hash map that was made for `count` entries and holds as many.
+pub fn sized_table(count: usize) -> usize {
+    let mut table = count.max(1).next_power_of_two();
+    while count * 4 > table * 3 {
+        table *= 2;
+    }
+    table
+}
+
 /// Puts entries into the order in which a Java hash map of this table size iterates over them: by bucket, and as
 /// they came within a bucket.
 pub fn hash_order<T>(mut entries: Vec<T>, table: usize, hash: impl Fn(&T) -> i32) -> Vec<T> {
@@ -71,21 +80,6 @@ fn prefix(text: &str) -> &str {
     text.char_indices()
         .nth(24)
         .map_or(text, |(at, _)| &text[..at])
-}
-
-/// `%.Nf`, with Java's words for what is not a number.
-pub fn fixed(value: f64, digits: usize) -> String {
-    if value.is_nan() {
-        "NaN".to_owned()
-    } else if value.is_infinite() {
-        if value > 0.0 {
-            "Infinity".to_owned()
-        } else {
-            "-Infinity".to_owned()
-        }
-    } else {
-        format!("{value:.digits$}")
-    }
 }
 
 #[cfg(test)]
@@ -140,12 +134,5 @@ mod tests {
                 .unwrap_err()
                 .contains("too long")
         );
-    }
-
-    #[test]
-    fn numbers_print_as_in_java() {
-        assert_eq!(fixed(1.0, 4), "1.0000");
-        assert_eq!(fixed(0.0 / 0.0, 4), "NaN");
-        assert_eq!(fixed(f64::INFINITY, 2), "Infinity");
     }
 }

@@ -59,9 +59,4 @@ impl Choice {
         }
         Ok(())
     }
-
-    /// What matched last.
-    pub fn topics(&self) -> &[String] {
-        &self.topics
-    }
 }
