@@ -251,7 +251,9 @@ def _(side, version):
     results = {}
 
     def ask(title, name, topics, **more):
-        asked = None if topics is None else [{"Name": topic, "TopicId": side.id(topic) if topic != "nowhere" else UNKNOWN_ID, "PartitionIndexes": parts} for topic, parts in topics]
+        asked = None if topics is None else [{"Name": topic, "PartitionIndexes": parts} for topic, parts in topics]
+        if version >= 8:
+            asked = asked and [{**one, "TopicId": UNKNOWN_ID if one["Name"] == "nowhere" else side.id(one["Name"])} for one in asked]
         body = {"GroupId": name, "Topics": asked} if version < 8 else {"Groups": [{"GroupId": name, "Topics": asked}]}
         results[title] = side.ask("OffsetFetch", version, {**body, **more})
 

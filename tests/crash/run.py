@@ -95,6 +95,8 @@ class Load:
                     number += 1
                     waiting["open"] += 1
             producer.poll(0.005)
+            # Enough to keep every core busy, not so much that reading it all back takes over.
+            time.sleep(0.015)
         left = producer.flush(90)
         if left:
             fatal(f"{left} records are neither acknowledged nor failed 90 s after the last restart")

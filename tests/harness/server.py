@@ -16,7 +16,7 @@ import time
 from . import wire
 
 INTEROP = pathlib.Path(os.environ.get("MILLRACE_INTEROP_DIR", "target/interop")).resolve()
-BINARY = pathlib.Path(os.environ.get("MILLRACE_BINARY", "target/debug/millrace")).resolve()
+BINARY = pathlib.Path(os.environ.get("MILLRACE_BINARY", "target/checks/millrace")).resolve()
 KAFKA_CLASSPATH = str(INTEROP / "kafka" / "libs" / "*")
 CLUSTER_ID = "bWlsbHJhY2UtdGVzdHMtMQ"
 
@@ -101,7 +101,7 @@ class Server:
             format_command = self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self.properties))
             subprocess.run(format_command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if self.kind == "millrace" and not BINARY.exists():
-            raise AssertionError(f"no broker at {BINARY}: build it first (cargo build --package millrace)")
+            raise AssertionError(f"no broker at {BINARY}: build it first (cargo build --package millrace --profile checks)")
         log = open(self.log_path, "ab")
         started = time.monotonic()
         self.process = subprocess.Popen(

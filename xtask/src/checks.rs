@@ -15,6 +15,8 @@ const STEPS: &[&str] = &[
     "hostile",
     "conformance",
 ];
+/// The one build profile of all checks, so that nothing is compiled twice; see Cargo.toml.
+const PROFILE: &str = "checks";
 /// The steps that need real clients, or Kafka itself.
 const STEPS_INTEROP: &[&str] = &["interop", "crash", "hostile", "conformance"];
 /// The small versions of the long suites that every run of CI makes.
@@ -54,6 +56,8 @@ pub fn test(skip_interop: bool, only: &[String], filter: Option<&str>) -> Report
                 "clippy",
                 "--workspace",
                 "--all-targets",
+                "--profile",
+                PROFILE,
                 "--",
                 "-D",
                 "warnings",
@@ -61,7 +65,16 @@ pub fn test(skip_interop: bool, only: &[String], filter: Option<&str>) -> Report
         );
     }
     if wanted("unit") {
-        report.run("unit", cargo(&["test", "--workspace", "--no-fail-fast"]));
+        report.run(
+            "unit",
+            cargo(&[
+                "test",
+                "--workspace",
+                "--no-fail-fast",
+                "--profile",
+                PROFILE,
+            ]),
+        );
         report.run(
             "fuzz",
             program("fuzz").args(["all", "--seconds", &CI_FUZZ_SECONDS.to_string()]),
@@ -197,7 +210,7 @@ fn one_suite(name: &str, broker: &str, arguments: impl FnOnce(&mut Command)) -> 
 fn build_broker(report: &mut Report) -> bool {
     report.run(
         "build the broker",
-        cargo(&["build", "--package", "millrace"]),
+        cargo(&["build", "--package", "millrace", "--profile", PROFILE]),
     )
 }
 
@@ -212,6 +225,8 @@ fn program(name: &str) -> Command {
     cargo(&[
         "run",
         "--quiet",
+        "--profile",
+        PROFILE,
         "--package",
         "millrace-tests",
         "--bin",
@@ -230,7 +245,7 @@ fn suite(name: &str) -> Command {
         .env("MILLRACE_INTEROP_DIR", workspace::interop())
         .env(
             "MILLRACE_BINARY",
-            workspace::target().join("debug/millrace"),
+            workspace::target().join(PROFILE).join("millrace"),
         )
         .arg(format!("tests/{name}/run.py"));
     command
