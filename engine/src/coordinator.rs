@@ -93,6 +93,12 @@ impl Shard {
         }
     }
 
+    /// The broker stops: joins and syncs that wait for other members are answered.
+    pub(crate) fn stop_groups(&mut self, now: Now) {
+        self.coordinator.groups.begin_shutdown();
+        self.pump_groups(now);
+    }
+
     fn pump_groups(&mut self, now: Now) {
         while let Some(append) = self.coordinator.groups.poll_append() {
             let partition = append.ticket.partition;

@@ -422,6 +422,7 @@ impl Shard {
         for request in parked {
             self.on_fetch_deadline(now, request);
         }
+        self.stop_groups(now);
         self.close_quiet();
     }
 

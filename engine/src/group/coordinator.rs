@@ -12,10 +12,11 @@ use super::call::{
     DescribeAnswer, GroupAnswer, GroupCall, GroupError, JoinCall, ListCall, ReplyToken,
 };
 use super::classic::{Group, Turn};
-use super::offsets::{self, CommittedOffset};
+use super::offsets;
 use super::partition_for;
 use super::random::Random;
-use super::records::{self, GroupMetadataValue, Key, Record, RecordError};
+use super::records::{self, GroupMetadataValue, Record, RecordError};
+use super::replay::apply;
 use super::timers::{Timer, Timers};
 
 /// What the broker's configuration says about groups.
@@ -125,6 +126,8 @@ pub struct GroupCoordinator {
     random: Random,
     ticket_last: u64,
     expiry_due_us: Option<u64>,
+    /// The broker stops: nothing new, and time no longer counts.
+    stopping: bool,
     appends: VecDeque<Append>,
     lists: Vec<WaitingList>,
     replies: VecDeque<(ReplyToken, GroupAnswer)>,
@@ -144,6 +147,7 @@ impl GroupCoordinator {
             random: Random::new(seed),
             ticket_last: 0,
             expiry_due_us: None,
+            stopping: false,
             appends: VecDeque::new(),
             lists: Vec::new(),
             replies: VecDeque::new(),
@@ -239,8 +243,27 @@ impl GroupCoordinator {
             .retain(|append| append.ticket.partition != partition);
     }
 
+    /// The broker stops: joins and syncs that wait for other members are sent elsewhere (NOT_COORDINATOR),
+    /// as is every later call, and no time-out changes a group any more, so that its members find it
+    /// after the restart as they left it. Answers that wait for the log still come.
+    pub fn begin_shutdown(&mut self) {
+        self.stopping = true;
+        let mut answers = Vec::new();
+        for partition in self.partitions.values_mut() {
+            for group in partition.groups.values_mut() {
+                group.fail_waiting(&mut answers, GroupError::NotCoordinator);
+            }
+        }
+        self.replies.extend(answers);
+    }
+
     /// Takes a call; its answer comes by [`GroupCoordinator::poll_reply`] under `token`.
     pub fn handle(&mut self, now: Now, token: ReplyToken, call: GroupCall) {
+        if self.stopping {
+            let refusal = call.refusal(GroupError::NotCoordinator);
+            self.replies.push_back((token, refusal));
+            return;
+        }
         if let GroupCall::List(call) = &call {
             self.list(token, call);
             return;
@@ -574,6 +597,9 @@ impl GroupCoordinator {
 
     /// When [`GroupCoordinator::tick`] is to be called, in monotonic microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
+        if self.stopping {
+            return None;
+        }
         let expiry_due_us = self.expiry_due_us.filter(|_| self.group_count() > 0);
         [self.timers.next_due_us(), expiry_due_us]
             .into_iter()
@@ -583,6 +609,9 @@ impl GroupCoordinator {
 
     /// Does what time demands: sessions that ended, phases that are over, offsets that expired.
     pub fn tick(&mut self, now: Now) {
+        if self.stopping {
+            return;
+        }
         while let Some((due_us, timer)) = self.timers.pop_due(now.monotonic_us) {
             self.ring(now, due_us, &timer);
         }
@@ -738,58 +767,4 @@ impl GroupCoordinator {
             .values()
             .flat_map(|partition| partition.groups.values())
     }
-}
-
-/// Takes one record into the groups of a partition.
-fn apply(
-    groups: &mut BTreeMap<Rc<str>, Group>,
-    key: &[u8],
-    value: Option<&[u8]>,
-) -> Result<(), RecordError> {
-    match (records::decode_key(key)?, value) {
-        (
-            Key::OffsetCommit {
-                group,
-                topic,
-                partition,
-            },
-            Some(value),
-        ) => {
-            let (_, value) = records::decode_offset_commit_value(value)?;
-            let id: Rc<str> = group.into();
-            groups
-                .entry(id)
-                .or_insert_with_key(|id| Group::new(id.clone(), value.commit_timestamp_ms))
-                .apply_offset(&topic, partition, Some(CommittedOffset::from(value)));
-        }
-        (
-            Key::OffsetCommit {
-                group,
-                topic,
-                partition,
-            },
-            None,
-        ) => {
-            if let Some(group) = groups.get_mut(group.as_str()) {
-                group.apply_offset(&topic, partition, None);
-            }
-        }
-        (Key::GroupMetadata { group }, Some(value)) => {
-            let (_, value) = records::decode_group_metadata_value(value)?;
-            let id: Rc<str> = group.into();
-            groups
-                .entry(id)
-                .or_insert_with_key(|id| Group::new(id.clone(), -1))
-                .apply_metadata(value);
-        }
-        (Key::GroupMetadata { group }, None) => {
-            if let Some(known) = groups.get_mut(group.as_str())
-                && known.apply_tombstone()
-            {
-                groups.remove(group.as_str());
-            }
-        }
-        (Key::Unknown(_), _) => {}
-    }
-    Ok(())
 }

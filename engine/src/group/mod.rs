@@ -11,6 +11,7 @@ mod offsets;
 mod random;
 mod rebalance;
 pub mod records;
+mod replay;
 pub mod subscription;
 mod timers;
 

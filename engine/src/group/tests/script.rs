@@ -6,7 +6,7 @@
 //! `> LABEL leave [M] [inst=I] ...`, `> LABEL commit [id=M] [gen=N] [v=9] [keep=MS] T-P=OFFSET[@META] ...`,
 //! `> LABEL fetch all|T-P ...`, `> LABEL drop T-P ...` (OffsetDelete), `> LABEL describe [v=5]`,
 //! `> LABEL list [states=A,B] [types=A]`, `> LABEL delete`, `> topic-deleted T`, `> wait MS`,
-//! `> hold` (appends stay open), `> release`, `> fail storage|unavailable`, `> restart`, `> load`.
+//! `> shutdown`, `> hold` (appends stay open), `> release`, `> fail storage|unavailable`, `> restart`, `> load`.
 //! Everything is about group `g`, or about the one of `g=NAME`. Members are named `CLIENT.N` in the order
 //! in which their ids were given out.
 
@@ -124,6 +124,7 @@ impl Script {
         match words.as_slice() {
             ["wait", ms] => self.wait(ms.parse().expect("milliseconds")),
             ["topic-deleted", topic] => self.machine.on_topic_deleted(topic, topic_id(topic)),
+            ["shutdown"] => self.machine.begin_shutdown(),
             ["hold"] => self.holding = true,
             ["release"] => {
                 self.holding = false;

@@ -82,6 +82,34 @@ fn a_failed_append_rebuilds_the_partition() {
     );
 }
 
+/// A stop answers who waits, stores what was decided, and leaves the group as it was for the restart.
+#[test]
+fn a_stop_answers_who_waits_and_changes_no_group() {
+    check(
+        "> a join v=3
+         log: g generation 0 - leader -
+         > wait 3000
+         a: generation 1 consumer range leader c.1 as c.1 c.1:t
+         > a sync c.1 1 c.1=A
+         log: g generation 1 range leader c.1 c.1=A
+         a: consumer range 'A'
+         > b join v=3
+         > hold
+         > x commit id=c.1 gen=1 t-0=1
+         > shutdown
+         b: error 16 as c.2
+         > x beat c.1 1
+         x: error 16
+         > wait 600000
+         > release
+         log: g t-0=1
+         x: 0
+         > restart
+         > d describe
+         d: error 0 Stable 'consumer' 'range' c.1=A+",
+    );
+}
+
 #[test]
 fn a_partition_that_is_not_here_is_said_to_be_elsewhere() {
     use super::super::*;
