@@ -40,6 +40,8 @@ fn respond<'a>(
                 entries(image, resource.resource_type, &resource.resource_name)
             };
             let named = wire::DescribeConfigsResult {
+                // Kafka says nothing here, but says it as a text.
+                error_message: Some("".into()),
                 resource_type: resource.resource_type,
                 resource_name: resource.resource_name.clone(),
                 ..Default::default()
@@ -47,7 +49,7 @@ fn respond<'a>(
             match described {
                 Err(refusal) => wire::DescribeConfigsResult {
                     error_code: refusal.error.code(),
-                    error_message: refusal.message.map(Into::into),
+                    error_message: Some(refusal.message.unwrap_or_default().into()),
                     ..named
                 },
                 Ok(entries) => {

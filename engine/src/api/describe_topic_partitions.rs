@@ -29,18 +29,21 @@ fn respond<'a>(
 ) -> wire::DescribeTopicPartitionsResponse<'a> {
     let (first_name, first_partition) = match &body.cursor {
         None => ("", 0),
-        Some(cursor) if cursor.partition_index < 0 => {
-            return wire::DescribeTopicPartitionsResponse {
-                topics: body
-                    .topics
-                    .iter()
-                    .map(|topic| missing(&topic.name, ErrorCode::InvalidRequest))
-                    .collect(),
-                ..Default::default()
-            };
-        }
         Some(cursor) => (&*cursor.topic_name, cursor.partition_index),
     };
+    let listed = body.topics.is_empty() || body.topics.iter().any(|t| t.name == first_name);
+    if body.cursor.is_some() && (first_partition < 0 || !listed) {
+        let refused =
+            |topic: &'a wire::TopicRequest<'a>| wire::DescribeTopicPartitionsResponseTopic {
+                error_code: ErrorCode::InvalidRequest.code(),
+                name: Some((&*topic.name).into()),
+                ..Default::default()
+            };
+        return wire::DescribeTopicPartitionsResponse {
+            topics: body.topics.iter().map(refused).collect(),
+            ..Default::default()
+        };
+    }
     let all = body.topics.is_empty();
     // An unknown name is told only where it was asked for.
     let names: Box<dyn Iterator<Item = &'a str>> = if all {
@@ -100,6 +103,7 @@ fn missing(name: &str, error: ErrorCode) -> wire::DescribeTopicPartitionsRespons
         name: Some(name.into()),
         topic_id: TopicId::nil(),
         is_internal: is_internal(name),
+        topic_authorized_operations: TOPIC_OPERATIONS,
         ..Default::default()
     }
 }
@@ -210,7 +214,8 @@ mod tests {
             told(&["c", "a", "c", "x", "/"], 9, None),
             "/ 17 []; a 0 [0, 1, 2]; c 0 [0]; x 3 []"
         );
-        assert_eq!(told(&["c", "a"], 9, Some(("b", 0))), "c 0 [0]");
+        assert_eq!(told(&["c", "a"], 9, Some(("b", 0))), "c 42 []; a 42 []");
+        assert_eq!(told(&["c", "a"], 9, Some(("c", 0))), "c 0 [0]");
         assert_eq!(told(&["c"], 9, Some(("c", -1))), "c 42 []");
         assert_eq!(
             told(&[], 9, Some(("a", i32::MAX))),

@@ -179,7 +179,7 @@ impl BrokerConfig {
     ///
     /// # Errors
     /// The first value that is not allowed, naming key, value and what is.
-    pub fn from_settings(statics: ConfigMap) -> Result<Self, ConfigError> {
+    pub fn from_settings(mut statics: ConfigMap) -> Result<Self, ConfigError> {
         for spec in broker_keys() {
             let Some(text) = statics.get(spec.name) else {
                 continue;
@@ -268,6 +268,12 @@ impl BrokerConfig {
                 &topic.segment_ms.to_string(),
                 "at least 1",
             ));
+        }
+        // Either name of the id stands for both, and DescribeConfigs tells both.
+        for (set, other) in [("node.id", "broker.id"), ("broker.id", "node.id")] {
+            if statics.contains_key(set) && !statics.contains_key(other) {
+                statics.insert(other.to_owned(), config.node_id.to_string());
+            }
         }
         config.statics = statics;
         Ok(config)

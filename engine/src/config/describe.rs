@@ -31,11 +31,6 @@ impl ConfigSource {
     pub fn code(self) -> i8 {
         self as i8
     }
-
-    /// The number in answers of version 0, which know only whether a value is the default.
-    pub fn is_default(self) -> bool {
-        self == ConfigSource::Default
-    }
 }
 
 /// A value that stands behind an effective one.

@@ -504,6 +504,12 @@ fn brokers_are_described_with_secrets_hidden() {
         "77 DynamicDefaultBroker [DynamicDefaultBroker:log.retention.ms=77, \
          StaticBroker:log.retention.hours=1, Default:log.retention.hours=168]"
     );
+    let ids = describe::broker(&config("node.id=5"));
+    assert_eq!(
+        told(find(&ids, "broker.id")),
+        "5 StaticBroker [StaticBroker:broker.id=5, Default:broker.id=-1]",
+        "either name of the id stands for both"
+    );
     let unknown = find(&entries, "my.own.key");
     assert!(unknown.sensitive && unknown.value.is_none() && unknown.kind == 0);
     assert_eq!(

@@ -10,7 +10,7 @@ use super::image::MetadataImage;
 use super::record::{MetadataRecord, ResourceKind};
 use super::topics::check_name;
 use crate::config::catalogue::{alterable, broker_key, client_metrics_key, group_key, topic_key};
-use crate::config::key::{KeySpec, Kind, split_list};
+use crate::config::key::{KeySpec, Kind, Value, split_list};
 use crate::config::{ConfigMap, topic};
 
 fn invalid_request(why: impl Into<String>) -> Refusal {
@@ -129,6 +129,35 @@ impl MetadataImage {
         }))
     }
 
+    /// Checks a group's value against what the broker lets groups have.
+    fn check_group_bounds(&self, name: &str, value: &Value) -> Result<(), Refusal> {
+        let (Some((prefix, rest)), Value::Integer(value)) = (name.split_once('.'), value) else {
+            return Ok(());
+        };
+        let bound = |which: &str| {
+            let key = format!("group.{prefix}.{which}.{rest}");
+            match self.config().value(&key) {
+                Some(Value::Integer(bound)) => Some((key, bound)),
+                _ => None,
+            }
+        };
+        if let Some((key, least)) = bound("min")
+            && *value < least
+        {
+            return Err(invalid_config(format!(
+                "{name} must be greater than or equal to {key}"
+            )));
+        }
+        if let Some((key, most)) = bound("max")
+            && *value > most
+        {
+            return Err(invalid_config(format!(
+                "{name} must be less than or equal to {key}"
+            )));
+        }
+        Ok(())
+    }
+
     /// Checks the settings that a resource would have.
     fn check_settings(
         &self,
@@ -172,12 +201,52 @@ impl MetadataImage {
                         }
                         _ => invalid_request(format!("Unknown {what} configuration: {name}")),
                     })?;
-                    spec.parse(text)
+                    let value = spec
+                        .parse(text)
                         .map_err(|error| invalid_config(error.to_string()))?;
+                    if kind == ResourceKind::Group {
+                        self.check_group_bounds(name, &value)?;
+                    } else {
+                        check_client_metrics(name, &value)?;
+                    }
                 }
                 Ok(())
             }
         }
+    }
+}
+
+/// What a client metrics subscription can match by (KIP-714).
+const CLIENT_PROPERTIES: [&str; 6] = [
+    "client_instance_id",
+    "client_id",
+    "client_software_name",
+    "client_software_version",
+    "client_source_address",
+    "client_source_port",
+];
+
+fn check_client_metrics(name: &str, value: &Value) -> Result<(), Refusal> {
+    match (name, value) {
+        ("interval.ms", Value::Integer(ms)) if !(100..=3_600_000).contains(ms) => {
+            Err(invalid_request(format!(
+                "Invalid value {ms} for interval.ms, interval must be between 100 and 3600000 (1 hour)"
+            )))
+        }
+        ("match", Value::List(patterns)) => {
+            let legal = |pattern: &str| {
+                pattern
+                    .split_once('=')
+                    .is_some_and(|(property, _)| CLIENT_PROPERTIES.contains(&property.trim()))
+            };
+            match patterns.iter().find(|pattern| !legal(pattern)) {
+                Some(bad) => Err(invalid_config(format!(
+                    "Illegal client matching pattern: {bad}"
+                ))),
+                None => Ok(()),
+            }
+        }
+        _ => Ok(()),
     }
 }
 

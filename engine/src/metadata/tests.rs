@@ -164,8 +164,8 @@ fn what_is_wrong_with_a_new_topic_is_told() {
     let table: Vec<(NewTopic, i16, &str)> = vec![
         (topic("there", 9), 36, "Topic 'there' already exists."),
         (topic("", 9), 17, "empty string"),
-        (topic(".", 9), 17, "'.' or '..' is not allowed"),
-        (topic("..", 9), 17, "'.' or '..' is not allowed"),
+        (topic(".", 9), 17, "'.' is not allowed"),
+        (topic("..", 9), 17, "'..' is not allowed"),
         (
             topic(&long, 9),
             17,
@@ -730,6 +730,26 @@ fn bad_changes_of_settings_are_refused() {
             change(ClientMetrics, "", set("match", "1")),
             42,
             "can't be empty",
+        ),
+        (
+            change(ClientMetrics, "m", set("interval.ms", "99")),
+            42,
+            "must be between 100 and 3600000",
+        ),
+        (
+            change(ClientMetrics, "m", set("match", "zzz")),
+            40,
+            "Illegal client matching pattern: zzz",
+        ),
+        (
+            change(Group, "g", set("consumer.session.timeout.ms", "1")),
+            40,
+            "must be greater than or equal to group.consumer.min.session.timeout.ms",
+        ),
+        (
+            change(Group, "g", set("consumer.session.timeout.ms", "60001")),
+            40,
+            "must be less than or equal to group.consumer.max.session.timeout.ms",
         ),
     ];
     let before = machine.image.clone();

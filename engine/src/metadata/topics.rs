@@ -33,7 +33,7 @@ pub fn check_name(name: &str) -> Result<(), Refusal> {
         return refuse("Topic name is invalid: the empty string is not allowed".to_owned());
     }
     if name == "." || name == ".." {
-        return refuse("Topic name is invalid: '.' or '..' is not allowed".to_owned());
+        return refuse(format!("Topic name is invalid: '{name}' is not allowed"));
     }
     // Kafka counts UTF-16 units, which for every legal character is bytes.
     if name.encode_utf16().count() > NAME_BYTES_MAX {
