@@ -1,7 +1,7 @@
 //! Sends one record at a time and waits until it comes back through the broker. The calling thread; knows no option's name.
 
 use std::io::Write;
-use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -9,7 +9,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::Failure;
@@ -40,9 +40,9 @@ pub struct Plan {
     pub header_value_bytes: Option<usize>,
 }
 
-#[derive(Default)]
+/// Tells of each record whether it was acknowledged, from the client's polling thread.
 struct Context {
-    failure: Mutex<Option<KafkaError>>,
+    settled: Sender<Option<KafkaError>>,
     quiet: Quiet,
 }
 
@@ -60,9 +60,10 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            *self.failure.lock().expect("no holder panics") = Some(error.clone());
-        }
+        // Nobody waits any more when the run has failed.
+        let _ = self
+            .settled
+            .send(result.as_ref().err().map(|(error, _)| error.clone()));
     }
 }
 
@@ -83,7 +84,12 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<Histogram<u64>, Failure> {
     let consumer: BaseConsumer = consumer_config.create()?;
-    let producer: BaseProducer<Context> = producer_config.create_with_context(Context::default())?;
+    let (settled, acknowledged) = mpsc::channel();
+    let context = Context {
+        settled,
+        quiet: Quiet::default(),
+    };
+    let producer: ThreadedProducer<Context> = producer_config.create_with_context(context)?;
     assign_to_end(&consumer, &plan.topic)?;
     let mut latencies_us = report::histogram();
     let mut total = Duration::ZERO;
@@ -91,7 +97,7 @@ pub fn run(
     for index in 0..plan.records {
         let record = make(&mut random, plan);
         let begin = clock::now();
-        send(&producer, &plan.topic, &record)?;
+        send(&producer, &acknowledged, &plan.topic, &record)?;
         let message = receive(&consumer)?;
         let elapsed = begin.elapsed();
         if let Err(why) = check(&record, &message) {
@@ -166,7 +172,12 @@ fn make(random: &mut Random, plan: &Plan) -> Record {
     }
 }
 
-fn send(producer: &BaseProducer<Context>, topic: &str, record: &Record) -> Result<(), Failure> {
+fn send(
+    producer: &ThreadedProducer<Context>,
+    acknowledged: &Receiver<Option<KafkaError>>,
+    topic: &str,
+    record: &Record,
+) -> Result<(), Failure> {
     let headers = record
         .headers
         .iter()
@@ -181,16 +192,13 @@ fn send(producer: &BaseProducer<Context>, topic: &str, record: &Record) -> Resul
         .payload(&record.value)
         .headers(headers);
     producer.send(message).map_err(|(error, _)| error)?;
-    producer.flush(TIMEOUT)?;
-    match producer
-        .context()
-        .failure
-        .lock()
-        .expect("no holder panics")
-        .take()
-    {
-        Some(error) => Err(error.into()),
-        None => Ok(()),
+    match acknowledged.recv_timeout(TIMEOUT) {
+        Ok(None) => Ok(()),
+        Ok(Some(error)) => Err(error.into()),
+        Err(_) => Err(Failure(format!(
+            "No acknowledgement came within {} ms",
+            TIMEOUT.as_millis()
+        ))),
     }
 }
 

@@ -144,8 +144,12 @@ pub fn run(config: &ClientConfig, plan: &Plan, out: &mut dyn Write) -> Result<Su
     };
     let producer: BaseProducer<Context> = config.create_with_context(context)?;
     send_all(&producer, plan, start_ms, out)?;
-    producer.flush(Duration::from_secs(3600))?;
-    print_lines(&producer, out)?;
+    while producer.in_flight_count() > 0 {
+        // Sends what still lingers, and returns at once: the pause is the poll's.
+        let _ = producer.flush(Duration::ZERO);
+        producer.poll(Duration::from_millis(2));
+        print_lines(&producer, out)?;
+    }
     let now_ms = clock::wall_ms();
     {
         let counters = producer
@@ -254,7 +258,7 @@ fn send_one(
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                 record = back;
-                producer.poll(Duration::from_millis(10));
+                producer.poll(Duration::from_millis(1));
             }
             Err((error, _)) => return Err(error.into()),
         }

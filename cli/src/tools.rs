@@ -6,16 +6,20 @@ mod broker_api_versions;
 mod configs;
 mod console_consumer;
 mod console_producer;
+mod consumer_groups;
 mod consumer_perf_test;
 mod delete_records;
+mod dump_log;
 mod e2e_latency;
 mod formatter;
 mod get_offsets;
+mod group_report;
 pub mod java;
 mod kafka_config;
 mod kafka_errors;
 mod line_reader;
 mod log_dirs;
+mod offset_reset;
 pub mod out;
 mod producer_perf_test;
 mod properties;
@@ -71,10 +75,12 @@ pub const ALL: &[Tool] = &[
     configs::TOOL,
     console_producer::TOOL,
     console_consumer::TOOL,
+    consumer_groups::TOOL,
     get_offsets::TOOL,
     delete_records::TOOL,
     log_dirs::TOOL,
     broker_api_versions::TOOL,
+    dump_log::TOOL,
     producer_perf_test::TOOL,
     consumer_perf_test::TOOL,
     e2e_latency::TOOL,

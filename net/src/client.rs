@@ -392,8 +392,11 @@ pub fn error_of(code: i16) -> ErrorCode {
     ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
 }
 
-/// A call as Kafka's tools name it: the API with a small first letter.
+/// A call as Kafka's admin client names it: mostly the API with a small first letter.
 fn call_name(key: ApiKey) -> String {
+    if key == ApiKey::Metadata {
+        return "listTopics".to_owned();
+    }
     let name = key.name();
     let (first, rest) = name.split_at(1);
     first.to_ascii_lowercase() + rest

@@ -1,6 +1,7 @@
 //! `console-producer`: lines of standard input become records. Main thread; librdkafka's threads send.
 
 use std::io::{BufRead, IsTerminal};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use bench::context::{Quiet, log_line};
@@ -169,13 +170,24 @@ fn run(found: &ArgMatches) -> Outcome {
         )));
     }
     let reader = LineReader::new(&reader_properties(found)?).map_err(Stop::Failed)?;
-    let config = kafka_config::producer(&producer_properties(found)?)?;
+    let sync = found.has("sync");
+    let mut properties = producer_properties(found)?;
+    if sync && !found.has("timeout") {
+        // Nothing can join a batch that is waited for.
+        properties.insert("linger.ms".to_owned(), "0".to_owned());
+    }
+    let config = kafka_config::producer(&properties)?;
+    let (settled, acknowledged) = mpsc::channel();
+    let context = Context {
+        settled: sync.then_some(settled),
+        quiet: Quiet::default(),
+    };
     let producer: ThreadedProducer<Context> = config
-        .create_with_context(Context::default())
+        .create_with_context(context)
         .map_err(|e| Stop::Failed(e.to_string()))?;
     flush_on_signal(producer.clone());
     let topic = found.text("topic").expect("required above");
-    let sent = send_lines(&producer, reader, topic, found.has("sync"));
+    let sent = send_lines(&producer, reader, topic, sync.then_some(&acknowledged));
     let flushed = producer.flush(Duration::from_secs(3600));
     sent?;
     flushed.map_err(|e| Stop::Failed(e.to_string()))
@@ -286,10 +298,9 @@ fn producer_properties(found: &ArgMatches) -> Result<Properties, Stop> {
     Ok(properties)
 }
 
-/// What the delivery callback needs: failures are logged, and the last one is kept for `--sync`.
-#[derive(Default)]
+/// What the delivery callback needs: failures are logged, and with `--sync` each outcome is told.
 struct Context {
-    failure: std::sync::Mutex<Option<KafkaError>>,
+    settled: Option<Sender<Option<KafkaError>>>,
     quiet: Quiet,
 }
 
@@ -307,6 +318,11 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Some(settled) = &self.settled {
+            // Nobody waits any more when the tool has failed.
+            let _ = settled.send(result.as_ref().err().map(|(error, _)| error.clone()));
+            return;
+        }
         let Err((error, message)) = result else {
             return;
         };
@@ -322,7 +338,6 @@ impl ProducerContext for Context {
                 size(message.payload()),
             ),
         );
-        *self.failure.lock().expect("no holder panics") = Some(error.clone());
     }
 }
 
@@ -330,7 +345,7 @@ fn send_lines(
     producer: &ThreadedProducer<Context>,
     mut reader: LineReader,
     topic: &str,
-    sync: bool,
+    acknowledged: Option<&Receiver<Option<KafkaError>>>,
 ) -> Outcome {
     let prompt = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let mut input = std::io::stdin().lock();
@@ -347,19 +362,10 @@ fn send_lines(
             .read(&String::from_utf8_lossy(&line))
             .map_err(Stop::Failed)?;
         send(producer, topic, &record)?;
-        if sync {
-            producer
-                .flush(Duration::from_secs(3600))
-                .map_err(|e| Stop::Failed(e.to_string()))?;
-            if let Some(error) = producer
-                .context()
-                .failure
-                .lock()
-                .expect("no holder panics")
-                .take()
-            {
-                return Err(Stop::Failed(error.to_string()));
-            }
+        if let Some(acknowledged) = acknowledged
+            && let Ok(Some(error)) = acknowledged.recv()
+        {
+            return Err(Stop::Failed(error.to_string()));
         }
     }
 }
@@ -391,16 +397,15 @@ fn send(producer: &ThreadedProducer<Context>, topic: &str, record: &LineRecord) 
                 message = back;
                 std::thread::sleep(Duration::from_millis(5));
             }
+            // Java logs it and goes on with the next line.
             Err((
                 error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge),
                 _,
-            )) => {
-                // Java logs it and goes on with the next line.
+            )) if producer.context().settled.is_none() => {
                 log_line(
                     "ERROR",
                     &format!("Error when sending message to topic {topic} with error: {error}"),
                 );
-                *producer.context().failure.lock().expect("no holder panics") = Some(error);
                 return Ok(());
             }
             Err((error, _)) => return Err(Stop::Failed(error.to_string())),
