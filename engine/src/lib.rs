@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod api;
 mod append;
+pub mod boot;
 mod calls;
 pub mod config;
 mod connection;
