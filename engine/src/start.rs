@@ -1,0 +1,370 @@
+//! Starts the broker and keeps it until it has stopped: configuration, what the machine lacks, recovery,
+//! one thread per core, the control thread. Runs on the main thread; knows no protocol.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ring::probe::{probe_direct, probe_ring};
+use ring::{Listener, RingConfig, Waker};
+use storage::blocking_disk::{BlockingDisk, block_on};
+use storage::recovery::{self, CoreImage};
+use storage::store::{Store, StoreConfig};
+use storage::types::CoreId;
+use uuid::Uuid;
+
+use crate::boot::{Booted, boot};
+use crate::config::listener::HostPort;
+use crate::config::{BrokerConfig, log_dir};
+use crate::control::{ControlConfig, ToCore};
+use crate::core_io::CoreLinks;
+use crate::core_loop::{self, CoreConfig, LOCKED_BYTES_PER_CORE};
+use crate::mesh_link::MeshLinks;
+use crate::metadata::MetadataImage;
+use crate::shard::{Shard, ShardConfig};
+
+/// Memory of a core where nothing else is asked for, at most, in bytes.
+const CORE_MEMORY_BYTES_DEFAULT_MAX: u64 = 192 << 20;
+
+/// The least memory that a core can work with, in bytes.
+const CORE_MEMORY_BYTES_MIN: u64 = 16 << 20;
+
+/// Messages that fit between two cores before the sender waits.
+const LINK_CAPACITY: usize = 1024;
+
+/// After so long, start-up says what it is doing.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Default)]
+pub struct StartOptions {
+    /// A properties file with Kafka's keys.
+    pub config_file: Option<PathBuf>,
+    /// `key=value`, over the file.
+    pub overrides: Vec<String>,
+    /// `0-3`, `0,2`, or how many.
+    pub cores: Option<String>,
+    /// Memory of the whole broker, in bytes.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Runs the broker until it has stopped.
+///
+/// # Errors
+/// A sentence for the operator: what is wrong, and what to do about it. Nothing was touched if the
+/// configuration is at fault.
+pub fn run(options: &StartOptions) -> Result<(), String> {
+    let began = Instant::now();
+    let (broker, warnings) =
+        BrokerConfig::read(options.config_file.as_deref(), &options.overrides)
+            .map_err(|error| error.to_string())?;
+    for warning in warnings {
+        tracing::warn!(key = warning.key, "{}", warning.why);
+    }
+    let cpus = choose_cpus(options.cores.as_deref())?;
+    let cores = u16::try_from(cpus.len()).map_err(|_| "too many cores".to_owned())?;
+    let core_memory_bytes = core_memory(options.memory_bytes, cores)?;
+    storage::crc::self_test().map_err(|error| error.to_string())?;
+    let ring_config = RingConfig::default();
+    probe_ring(&ring_config, cpus.len(), LOCKED_BYTES_PER_CORE)
+        .map_err(|lack| lack.to_string())?;
+
+    let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
+    for listener in &broker.listeners {
+        let address = resolve(&listener.bind)?;
+        let group = Listener::bind_group(address, cpus.len()).map_err(|error| {
+            format!(
+                "cannot listen on {}://{}:{}: {error}",
+                listener.name, listener.bind.host, listener.bind.port
+            )
+        })?;
+        for (of_core, one) in listeners.iter_mut().zip(group) {
+            of_core.push(one);
+        }
+    }
+    let http = match &broker.http_listener {
+        Some(place) => Some(TcpListener::bind(resolve(place)?).map_err(|error| {
+            format!(
+                "cannot listen on http.listener={}:{}: {error}",
+                place.host, place.port
+            )
+        })?),
+        None => None,
+    };
+
+    let log_dirs = log_dir::open(&broker.log_dirs, broker.node_id, Uuid::new_v4)
+        .map_err(|error| error.to_string())?;
+    for dir in &broker.log_dirs {
+        probe_direct(dir).map_err(|lack| lack.to_string())?;
+    }
+    let image = MetadataImage::new(log_dirs.cluster_id.clone(), broker.clone());
+    let recovery_began = Instant::now();
+    let Booted { image, recovered } = block_on(boot(
+        &BlockingDisk::new(),
+        &broker.log_dirs,
+        cores,
+        image,
+    ))
+    .map_err(|error| error.to_string())?;
+    for (dir, why) in &recovered.offline {
+        tracing::error!(dir = %broker.log_dirs[*dir].display(), why, "a log directory is offline");
+    }
+    for (from, to) in &recovered.strays {
+        tracing::warn!(from = %from.display(), to = %to.display(), "nobody knows this partition: set aside");
+    }
+    if recovered.unclean && recovered.epoch > 1 {
+        tracing::info!(
+            bytes = recovered.dirty_bytes,
+            "the last run ended without a clean stop: its journal is replayed"
+        );
+    }
+    if recovery_began.elapsed() > PATIENCE {
+        tracing::info!(seconds = recovery_began.elapsed().as_secs_f64(), "recovered");
+    }
+
+    let config = Arc::new(ShardConfig {
+        cores,
+        memory_bytes: usize::try_from(core_memory_bytes).unwrap_or(usize::MAX),
+        broker: broker.clone(),
+        seed: Uuid::new_v4().as_u64_pair().0,
+    });
+    let epoch = recovered.epoch;
+    let dirs = broker.log_dirs.clone();
+    let wakers: Vec<Waker> = cpus
+        .iter()
+        .map(|_| Waker::new())
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("cannot make an eventfd: {error}"))?;
+    let meshes = MeshLinks::full_mesh(&wakers, LINK_CAPACITY);
+    let (replies, reply_receiver) = tokio::sync::mpsc::unbounded_channel();
+    let mut threads = Vec::with_capacity(cpus.len());
+    let mut to_cores: Vec<ToCore> = Vec::with_capacity(cpus.len());
+    let parts = recovered.cores.into_iter().zip(&cpus).zip(&wakers);
+    for (((core_image, cpu), waker), (mesh, listeners)) in parts.zip(meshes.into_iter().zip(listeners)) {
+        let core = core_image.core;
+        let (control, control_receiver) = std::sync::mpsc::channel();
+        let control_waker = waker.clone();
+        to_cores.push(Box::new(move |message| {
+            // A core that is gone needs no message.
+            let _ = control.send(message);
+            control_waker.wake();
+        }));
+        let core_config = CoreConfig {
+            core,
+            cpu: Some(*cpu),
+            ring: ring_config.clone(),
+            waker: waker.clone(),
+            listeners,
+            frame_memory_bytes: config.memory_bytes / 4,
+            frame_bytes_max: usize::try_from(broker.socket_request_bytes_max).unwrap_or(0),
+            polling_rounds: broker.idle_poll_rounds,
+        };
+        let links = CoreLinks {
+            mesh,
+            control: control_receiver,
+            replies: replies.clone(),
+        };
+        let store_config = store_config(&config, core, epoch);
+        let shard_config = Arc::clone(&config);
+        let image = image.clone();
+        let machine = move || make_shard(core_image, shard_config, store_config, image);
+        threads.push(core_loop::start(core_config, links, machine)?);
+    }
+    drop(replies);
+
+    let ready = ready_line(&broker, &cpus, &log_dirs.cluster_id);
+    let control = ControlConfig {
+        http,
+        cores: to_cores,
+        replies: reply_receiver,
+        on_ready: Box::new(move || {
+            tracing::info!(start_ms = began.elapsed().as_millis() as u64, "{ready}");
+            if let Err(error) = block_on(recovery::discard_older(&BlockingDisk::new(), &dirs, epoch)) {
+                tracing::warn!(%error, "journals of earlier starts could not be removed");
+            }
+        }),
+        start_time_seconds: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    };
+    crate::control::run(control).map_err(|error| format!("the control thread: {error}"))?;
+    for thread in threads {
+        thread
+            .join()
+            .map_err(|_| "a core stopped with a panic".to_owned())?;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn store_config(config: &ShardConfig, core: CoreId, epoch: u64) -> StoreConfig {
+    let broker = &config.broker;
+    let memory_bytes = config.memory_bytes as u64;
+    let mut store = StoreConfig::new(
+        core,
+        config.cores,
+        broker.log_dirs.clone(),
+        epoch,
+        memory_bytes,
+    );
+    store.retention_check_ms = u64::try_from(broker.retention_check_interval_ms).unwrap_or(u64::MAX);
+    store.cleaner_backoff_ms = u64::try_from(broker.cleaner_backoff_ms).unwrap_or(u64::MAX);
+    store.producer_expiration_ms = broker.producer_id_expiration_ms;
+    store
+}
+
+fn make_shard(
+    core_image: CoreImage,
+    config: Arc<ShardConfig>,
+    store_config: StoreConfig,
+    image: MetadataImage,
+) -> Shard {
+    let core = core_image.core;
+    let store = Store::new(store_config, core_image);
+    Shard::new(core, config, image, store, ring::clock::now())
+}
+
+/// The CPUs that the cores are pinned to: those asked for, out of those that this process may use.
+fn choose_cpus(asked: Option<&str>) -> Result<Vec<usize>, String> {
+    let usable: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|core| core.id)
+        .collect();
+    if usable.is_empty() {
+        return Err("cannot tell which CPUs this process may use".to_owned());
+    }
+    let Some(asked) = asked else {
+        return Ok(usable);
+    };
+    let bad = |why: String| {
+        format!("--cores {asked}: {why}; allowed are a count, a range like 0-3, a list like 0,2")
+    };
+    if let Ok(count) = asked.parse::<usize>() {
+        if count == 0 || count > usable.len() {
+            return Err(bad(format!("this process may use {} CPUs", usable.len())));
+        }
+        return Ok(usable[..count].to_vec());
+    }
+    let mut cpus = Vec::new();
+    for part in asked.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.trim()
+                .parse::<usize>()
+                .map_err(|_| bad(format!("{text:?} is not a number")))
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(bad(format!("{part} is empty")));
+        }
+        for cpu in first..=last {
+            if !usable.contains(&cpu) {
+                return Err(bad(format!("CPU {cpu} is not one of {usable:?}")));
+            }
+            if cpus.contains(&cpu) {
+                return Err(bad(format!("CPU {cpu} is named twice")));
+            }
+            cpus.push(cpu);
+        }
+    }
+    Ok(cpus)
+}
+
+/// Memory of each core: its share of what was asked for, or of an eighth of the machine.
+fn core_memory(asked_bytes: Option<u64>, cores: u16) -> Result<u64, String> {
+    let cores = u64::from(cores);
+    match asked_bytes {
+        Some(bytes) if bytes / cores < CORE_MEMORY_BYTES_MIN => Err(format!(
+            "--memory: {bytes} bytes for {cores} cores are too few; each needs at least {CORE_MEMORY_BYTES_MIN}"
+        )),
+        Some(bytes) => Ok(bytes / cores),
+        None => {
+            let eighth = machine_memory_bytes()? / 8;
+            Ok((eighth / cores).clamp(CORE_MEMORY_BYTES_MIN, CORE_MEMORY_BYTES_DEFAULT_MAX))
+        }
+    }
+}
+
+fn machine_memory_bytes() -> Result<u64, String> {
+    let text = fs::read_to_string("/proc/meminfo")
+        .map_err(|error| format!("cannot read /proc/meminfo: {error}; say --memory"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map(|kib| kib << 10)
+        .ok_or_else(|| "/proc/meminfo has no MemTotal; say --memory".to_owned())
+}
+
+fn resolve(place: &HostPort) -> Result<SocketAddr, String> {
+    let host = if place.host.is_empty() {
+        "0.0.0.0"
+    } else {
+        &place.host
+    };
+    (host, place.port)
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot resolve {host}: {error}"))?
+        .next()
+        .ok_or_else(|| format!("{host} has no address"))
+}
+
+fn ready_line(broker: &BrokerConfig, cpus: &[usize], cluster_id: &str) -> String {
+    let listeners: Vec<String> = broker
+        .listeners
+        .iter()
+        .map(|listener| {
+            format!(
+                "{}://{}:{}",
+                listener.name, listener.bind.host, listener.bind.port
+            )
+        })
+        .collect();
+    let http = broker.http_listener.as_ref().map_or_else(
+        || "off".to_owned(),
+        |place| format!("http://{}:{}", place.host, place.port),
+    );
+    let cpus: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+    let dirs: Vec<String> = broker
+        .log_dirs
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect();
+    format!(
+        "ready: {} (http {http}), cores {}, data in {}, cluster {cluster_id}",
+        listeners.join(","),
+        cpus.join(","),
+        dirs.join(",")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{choose_cpus, core_memory};
+
+    #[test]
+    fn cores_are_a_count_a_range_or_a_list() {
+        let all = choose_cpus(None).expect("some CPU");
+        let first = all[0];
+        assert_eq!(choose_cpus(Some("1")), Ok(vec![first]));
+        assert_eq!(
+            choose_cpus(Some(&format!("{first}-{first}"))),
+            Ok(vec![first])
+        );
+        assert_eq!(choose_cpus(Some(&all.len().to_string())), Ok(all));
+        for bad in ["0", "x", "", "3-1", "1,1,1", "99999", "0-99999"] {
+            let error = choose_cpus(Some(bad)).expect_err(bad);
+            assert!(error.starts_with("--cores"), "{error}");
+        }
+    }
+
+    #[test]
+    fn memory_is_divided_and_has_a_floor() {
+        assert_eq!(core_memory(Some(1 << 30), 2), Ok(1 << 29));
+        assert!(core_memory(Some(1 << 20), 1).is_err());
+        assert!(core_memory(None, 1).expect("some memory") >= 16 << 20);
+    }
+}
