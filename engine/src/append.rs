@@ -12,6 +12,7 @@ use crate::calls::Origin;
 use crate::event::{Action, Task};
 use crate::ids::Key;
 use crate::mesh::{AppendResult, PartitionRef};
+use crate::metrics::Stage;
 use crate::partition::{AppendWaiter, QueuedAppend, Unacked, Waiter, WalkState};
 use crate::shard::Shard;
 use crate::walk_task::{self, Accepted, Checked, Rules, WalkDone, WalkTask, Walked};
@@ -23,6 +24,8 @@ pub struct AppendGroup {
     results: Vec<Option<AppendResult>>,
     open_count: usize,
     chunks: Vec<Chunk>,
+    arrived_us: u64,
+    appended_us: u64,
 }
 
 /// What became of an attempt to append.
@@ -52,6 +55,8 @@ impl Shard {
                 results: vec![None; parts.len()],
                 open_count: parts.len(),
                 chunks: Vec::new(),
+                arrived_us: now.monotonic_us,
+                appended_us: now.monotonic_us,
             },
         );
         for (part, (name, bytes)) in parts.into_iter().enumerate() {
@@ -142,6 +147,11 @@ impl Shard {
         answer_now: bool,
         duplicate: bool,
     ) {
+        if let Waiter::Produce(waiter) = unacked.waiter
+            && let Some(group) = self.append_groups.get_mut(&waiter.group)
+        {
+            group.appended_us = now.monotonic_us;
+        }
         if answer_now && let Waiter::Produce(waiter) = unacked.waiter {
             let result = self.append_result(name, &unacked);
             unacked.waiter = Waiter::Nobody;
@@ -310,6 +320,10 @@ impl Shard {
         if group.open_count == 0
             && let Some(group) = self.append_groups.remove(&waiter.group)
         {
+            let journal_us = group.appended_us.saturating_sub(group.arrived_us);
+            let flush_us = now.monotonic_us.saturating_sub(group.appended_us);
+            self.metrics.on_produce_stage(Stage::Journal, journal_us);
+            self.metrics.on_produce_stage(Stage::Flush, flush_us);
             let results = group.results.into_iter().flatten().collect();
             self.answer_append(now, group.origin, results, group.chunks);
         }
@@ -337,7 +351,7 @@ impl Shard {
                     let result = self.append_result(name, &unacked);
                     self.finish_append(now, waiter, result);
                 }
-                Waiter::Metadata | Waiter::Group | Waiter::Nobody => {}
+                Waiter::Nobody => {}
             }
         }
         if let Some(partition) = self.partitions.get_mut(&name)

@@ -52,7 +52,10 @@ impl fmt::Display for BootError {
             ),
             BootError::Metadata(error) => write!(f, "{METADATA_TOPIC}-0 cannot be read: {error}"),
             BootError::MetadataRecord(why) => {
-                write!(f, "{METADATA_TOPIC}-0 holds what this release does not know: {why}")
+                write!(
+                    f,
+                    "{METADATA_TOPIC}-0 holds what this release does not know: {why}"
+                )
             }
         }
     }

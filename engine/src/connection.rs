@@ -46,6 +46,16 @@ enum Answered {
     Nothing,
 }
 
+/// A request that has not started.
+#[derive(Debug)]
+pub struct Waiting {
+    overlap: Overlap,
+    /// The whole request.
+    pub frame: Shared,
+    /// When it arrived, monotonic microseconds.
+    pub arrived_us: u64,
+}
+
 /// A client connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -55,11 +65,12 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// When a request last arrived or an answer last left, monotonic microseconds.
     pub active_us: u64,
-    waiting: VecDeque<(Overlap, Shared)>,
+    waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     slots: VecDeque<Slot>,
     first_sequence: u64,
-    unsent_count: usize,
+    /// When the answers that are not yet taken by the kernel were given, oldest first.
+    unsent: VecDeque<(Overlap, u64)>,
     paused: bool,
     closing: bool,
 }
@@ -75,26 +86,30 @@ impl Connection {
             waiting_bytes: 0,
             slots: VecDeque::new(),
             first_sequence: 0,
-            unsent_count: 0,
+            unsent: VecDeque::new(),
             paused: false,
             closing: false,
         }
     }
 
     /// Queues a request. Dropped when the connection is closing.
-    pub fn push(&mut self, overlap: Overlap, frame: Shared) {
+    pub fn push(&mut self, overlap: Overlap, frame: Shared, arrived_us: u64) {
         if !self.closing {
             self.waiting_bytes += frame.len();
-            self.waiting.push_back((overlap, frame));
+            self.waiting.push_back(Waiting {
+                overlap,
+                frame,
+                arrived_us,
+            });
         }
     }
 
     /// The next request that may start now, with the place of its answer.
-    pub fn start_next(&mut self) -> Option<(u64, Shared)> {
+    pub fn start_next(&mut self) -> Option<(u64, Waiting)> {
         if self.closing {
             return None;
         }
-        let overlap = self.waiting.front()?.0;
+        let overlap = self.waiting.front()?.overlap;
         let open = || self.slots.iter().filter(|slot| slot.answer.is_none());
         let may_start = match overlap {
             Overlap::Produce => open().all(|slot| slot.overlap != Overlap::Barrier),
@@ -104,14 +119,14 @@ impl Connection {
         if !may_start {
             return None;
         }
-        let (overlap, frame) = self.waiting.pop_front()?;
-        self.waiting_bytes -= frame.len();
+        let waiting = self.waiting.pop_front()?;
+        self.waiting_bytes -= waiting.frame.len();
         self.slots.push_back(Slot {
             overlap,
             answer: None,
         });
         let sequence = self.first_sequence + self.slots.len() as u64 - 1;
-        Some((sequence, frame))
+        Some((sequence, waiting))
     }
 
     /// Sets the answer of a request; `None` where the protocol has none (acks=0).
@@ -128,32 +143,34 @@ impl Connection {
         });
     }
 
-    /// The next answer whose turn it is to be sent.
-    pub fn next_answer(&mut self) -> Option<Vec<Chunk>> {
+    /// The next answer whose turn it is to be sent, at `now_us`.
+    pub fn next_answer(&mut self, now_us: u64) -> Option<Vec<Chunk>> {
         while self.slots.front()?.answer.is_some() {
             self.first_sequence += 1;
             let slot = self.slots.pop_front()?;
             if let Some(Answered::Bytes(chunks)) = slot.answer {
-                self.unsent_count += 1;
+                self.unsent.push_back((slot.overlap, now_us));
                 return Some(chunks);
             }
         }
         None
     }
 
-    /// One answer was taken by the kernel.
-    pub fn on_sent(&mut self) {
-        self.unsent_count = self.unsent_count.saturating_sub(1);
+    /// The oldest unsent answer was taken by the kernel: of which kind it was, and when it was given.
+    pub fn on_sent(&mut self) -> Option<(Overlap, u64)> {
+        self.unsent.pop_front()
     }
 
     /// Whether reading should stop (`Some(true)`) or go on (`Some(false)`); `None`: as it is.
     pub fn receive_change(&mut self) -> Option<bool> {
-        let full = self.waiting_bytes > CONNECTION_WAITING_BYTES_MAX
+        let full = self.slots.len() > crate::limits::CONNECTION_WAITING_REQUESTS_MAX
+            || self.waiting_bytes > CONNECTION_WAITING_BYTES_MAX
             || self.waiting.len() > crate::limits::CONNECTION_WAITING_REQUESTS_MAX
-            || self.unsent_count > crate::limits::CONNECTION_UNSENT_ANSWERS_MAX;
-        let calm = self.waiting_bytes <= CONNECTION_WAITING_BYTES_MAX / 2
+            || self.unsent.len() > crate::limits::CONNECTION_UNSENT_ANSWERS_MAX;
+        let calm = self.slots.len() <= crate::limits::CONNECTION_WAITING_REQUESTS_MAX / 2
+            && self.waiting_bytes <= CONNECTION_WAITING_BYTES_MAX / 2
             && self.waiting.len() <= crate::limits::CONNECTION_WAITING_REQUESTS_MAX / 2
-            && self.unsent_count <= crate::limits::CONNECTION_UNSENT_ANSWERS_MAX / 2;
+            && self.unsent.len() <= crate::limits::CONNECTION_UNSENT_ANSWERS_MAX / 2;
         if !self.paused && full {
             self.paused = true;
             Some(true)
@@ -179,7 +196,7 @@ impl Connection {
 
     /// Whether nothing is waiting, in flight or unsent.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.slots.is_empty() && self.unsent_count == 0
+        self.waiting.is_empty() && self.slots.is_empty() && self.unsent.is_empty()
     }
 
     /// Answers that were given but not yet sent, because the connection is gone.
@@ -203,7 +220,7 @@ mod tests {
         let peer = "127.0.0.1:5000".parse().expect("an address");
         let mut connection = Connection::new(0, peer, 0);
         for overlap in requests {
-            connection.push(*overlap, Shared::from(vec![0; 10]));
+            connection.push(*overlap, Shared::from(vec![0; 10]), 0);
         }
         connection
     }
@@ -221,11 +238,11 @@ mod tests {
         let mut connection = connection(&[Produce, Produce]);
         assert_eq!(start_all(&mut connection), [0, 1]);
         connection.answer(1, bytes(1));
-        assert!(connection.next_answer().is_none());
+        assert!(connection.next_answer(0).is_none());
         connection.answer(0, bytes(0));
-        assert_eq!(connection.next_answer().expect("first")[0][..], [0]);
-        assert_eq!(connection.next_answer().expect("second")[0][..], [1]);
-        assert!(connection.next_answer().is_none());
+        assert_eq!(connection.next_answer(0).expect("first")[0][..], [0]);
+        assert_eq!(connection.next_answer(0).expect("second")[0][..], [1]);
+        assert!(connection.next_answer(0).is_none());
     }
 
     #[test]
@@ -244,7 +261,10 @@ mod tests {
         assert_eq!(start_all(&mut connection), [1]);
         connection.answer(1, bytes(1));
         assert_eq!(start_all(&mut connection), [2]);
-        assert_eq!(connection.next_answer().expect("the barrier's")[0][..], [1]);
+        assert_eq!(
+            connection.next_answer(0).expect("the barrier's")[0][..],
+            [1]
+        );
     }
 
     #[test]
@@ -261,7 +281,7 @@ mod tests {
         let mut connection = connection(&[Barrier]);
         assert_eq!(connection.receive_change(), None);
         let big = Shared::from(vec![0; CONNECTION_WAITING_BYTES_MAX + 1]);
-        connection.push(Barrier, big);
+        connection.push(Barrier, big, 0);
         assert_eq!(connection.receive_change(), Some(true));
         assert_eq!(connection.receive_change(), None);
         assert_eq!(start_all(&mut connection), [0]);

@@ -168,8 +168,10 @@ pub enum TaskDone {
 /// What the control thread asks of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlMessage {
-    /// Stop accepting, answer what is in flight, flush, checkpoint, stop.
+    /// Stop accepting, answer what is in flight, close the connections; [`ControlReply::Quiet`] follows.
     Shutdown,
+    /// No core has connections any more: flush, checkpoint, stop.
+    Settle,
     /// Send a snapshot of the counters.
     Metrics,
 }
@@ -179,6 +181,8 @@ pub enum ControlMessage {
 pub enum ControlReply {
     /// The shard serves: its journal is open and what it recovered is safe.
     Ready,
+    /// On the way to a stop: every connection of this core is answered and closed.
+    Quiet,
     /// The counters as they stand.
     Metrics(Box<ShardMetrics>),
     /// A log directory of this core went offline.

@@ -93,11 +93,6 @@ impl FetchSessions {
         }
     }
 
-    /// How many sessions there are.
-    pub fn count(&self) -> usize {
-        self.sessions.len()
-    }
-
     /// Forgets a session.
     pub fn close(&mut self, id: i32) {
         self.sessions.remove(&id);
@@ -315,7 +310,7 @@ mod tests {
         let second = open(&mut sessions, EVICTION_AGE_US);
         assert_ne!(second.id(), 0);
         assert_ne!(second.id(), first.id());
-        assert_eq!(sessions.count(), 1);
+        assert_eq!(sessions.sessions.len(), 1);
         assert_eq!(second.id() % 2, 1);
     }
 }

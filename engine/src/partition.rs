@@ -92,11 +92,7 @@ pub struct Unacked {
 pub enum Waiter {
     /// A client.
     Produce(AppendWaiter),
-    /// The metadata controller of this core.
-    Metadata,
-    /// The group coordinator of this core.
-    Group,
-    /// Nobody: the client asked for no acknowledgement.
+    /// Nobody: the client asked for no acknowledgement, or the broker itself wrote.
     Nobody,
 }
 

@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 
-use net::kafka::decode_header;
+use net::kafka::{ApiKey, decode_header};
 use ring::buf::{Chunk, Shared};
 use storage::types::Now;
 
 use crate::api::{self, Head, Outcome, Request};
 use crate::connection::{Connection, Overlap, Ticket};
 use crate::event::{Action, ConnId};
+use crate::metrics::Stage;
 use crate::shard::Shard;
 
 impl Shard {
@@ -39,21 +40,22 @@ impl Shard {
             return;
         };
         connection.active_us = now.monotonic_us;
-        connection.push(overlap, frame);
+        connection.push(overlap, frame, now.monotonic_us);
         self.advance(now, conn);
     }
 
     /// Starts what may start on a connection, and sends what may be sent.
     pub(crate) fn advance(&mut self, now: Now, conn: ConnId) {
         loop {
-            self.send_answers(conn);
+            self.send_answers(now, conn);
             let Some(connection) = self.connections.get_mut(&conn) else {
                 return;
             };
-            let Some((sequence, frame)) = connection.start_next() else {
+            let Some((sequence, waiting)) = connection.start_next() else {
                 break;
             };
-            self.start_request(now, Ticket { conn, sequence }, &frame);
+            let ticket = Ticket { conn, sequence };
+            self.start_request(now, ticket, &waiting.frame, waiting.arrived_us);
         }
         if let Some(connection) = self.connections.get_mut(&conn) {
             match connection.receive_change() {
@@ -64,7 +66,7 @@ impl Shard {
         }
     }
 
-    fn start_request(&mut self, now: Now, ticket: Ticket, frame: &Shared) {
+    fn start_request(&mut self, now: Now, ticket: Ticket, frame: &Shared, arrived_us: u64) {
         let (header, reader) = match decode_header(frame) {
             Ok(decoded) => decoded,
             Err(error) => {
@@ -94,6 +96,12 @@ impl Shard {
             body: reader.rest(),
         };
         self.metrics.on_request(head.api);
+        let queued_us = now.monotonic_us.saturating_sub(arrived_us);
+        match head.api {
+            ApiKey::Produce => self.metrics.on_produce_stage(Stage::Queue, queued_us),
+            ApiKey::Fetch => self.metrics.on_fetch_stage(Stage::Queue, queued_us),
+            _ => {}
+        }
         match api::dispatch(self, now, &request) {
             Outcome::Done(chunks) => self.set_answer(head, Some(chunks)),
             Outcome::Nothing => self.set_answer(head, None),
@@ -115,9 +123,9 @@ impl Shard {
         }
     }
 
-    fn send_answers(&mut self, conn: ConnId) {
+    fn send_answers(&mut self, now: Now, conn: ConnId) {
         while let Some(connection) = self.connections.get_mut(&conn)
-            && let Some(chunks) = connection.next_answer()
+            && let Some(chunks) = connection.next_answer(now.monotonic_us)
         {
             let bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
             self.metrics.sent_bytes += bytes as u64;
@@ -125,10 +133,15 @@ impl Shard {
         }
     }
 
-    /// Goes on with the connections that have got answers.
+    /// Goes on with the connections that have got answers, and closes those that are to be closed
+    /// after what they were answered.
     pub(crate) fn advance_ready(&mut self, now: Now) {
         while let Some(conn) = self.ready.pop() {
             self.advance(now, conn);
+        }
+        while let Some(conn) = self.closing.pop() {
+            self.send_answers(now, conn);
+            self.actions.push_back(Action::Close { conn });
         }
     }
 
@@ -136,20 +149,27 @@ impl Shard {
         self.release(released);
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.active_us = now.monotonic_us;
-            connection.on_sent();
+            let sent = connection.on_sent();
+            if let Some((overlap, given_us)) = sent {
+                let us = now.monotonic_us.saturating_sub(given_us);
+                match overlap {
+                    Overlap::Produce => self.metrics.on_produce_stage(Stage::Respond, us),
+                    Overlap::Fetch => self.metrics.on_fetch_stage(Stage::Respond, us),
+                    Overlap::Barrier => {}
+                }
+            }
             self.advance(now, conn);
         }
     }
 
     /// Closes a connection after what was answered has been sent.
     pub(crate) fn close(&mut self, conn: ConnId, why: &str) {
-        self.send_answers(conn);
         if let Some(connection) = self.connections.get_mut(&conn)
             && !connection.is_closing()
         {
             tracing::debug!(peer = %connection.peer, why, "closing a connection");
             connection.begin_close();
-            self.actions.push_back(Action::Close { conn });
+            self.closing.push(conn);
         }
     }
 

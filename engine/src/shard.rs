@@ -6,7 +6,7 @@
 //! from others), `controller` and `sync` (topic metadata), `coordinator` (groups), `api/*`.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use net::kafka::error::ErrorCode;
@@ -31,7 +31,7 @@ use crate::ids::{Key, KeyMap, Keys};
 use crate::limits::{HOUSEKEEPING_US, SHUTDOWN_ANSWERS_US};
 use crate::mesh::{MeshMessage, PartitionAnswer, PartitionRef};
 use crate::metadata::MetadataImage;
-use crate::metrics::ShardMetrics;
+use crate::metrics::{ShardMetrics, StoreTotals};
 use crate::partition::Partition;
 use crate::reading::{OwnerFetch, Questions, Ticketed, Watch, looked_up, read_error_code};
 use crate::sync::Sync;
@@ -65,6 +65,8 @@ pub(crate) enum Timer {
 pub(crate) enum Stopping {
     /// What is in flight is being answered.
     Answering,
+    /// Every connection is closed; other cores may still append here.
+    Quiet,
     /// The store writes everything down.
     Settling,
     /// Nothing is left to do.
@@ -86,6 +88,8 @@ pub struct Shard {
     pub(crate) connections: HashMap<ConnId, Connection>,
     /// Connections that have got answers in this turn.
     pub(crate) ready: Vec<ConnId>,
+    /// Connections that are to be closed at the end of this event.
+    pub(crate) closing: Vec<ConnId>,
     pub(crate) partitions: HashMap<PartitionRef, Partition>,
     pub(crate) logs: HashMap<LogId, PartitionRef>,
 
@@ -114,6 +118,8 @@ pub struct Shard {
     /// Room in each log directory, as it was lately.
     pub(crate) space: Vec<Option<Space>>,
     pub(crate) timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    /// Log directories that are offline, as this core was told.
+    pub(crate) dirs_lost: BTreeSet<usize>,
     pub(crate) stopping: Option<Stopping>,
     pub(crate) ready_told: bool,
 }
@@ -140,6 +146,7 @@ impl Shard {
             walk_scratch: WalkScratch::new(),
             connections: HashMap::new(),
             ready: Vec::new(),
+            closing: Vec::new(),
             partitions: HashMap::new(),
             logs: HashMap::new(),
             calls: KeyMap::default(),
@@ -161,6 +168,7 @@ impl Shard {
             coordinator: Coordinator::new(core, &config),
             space: Vec::new(),
             timers: BinaryHeap::new(),
+            dirs_lost: BTreeSet::new(),
             stopping: None,
             ready_told: false,
             config,
@@ -198,6 +206,7 @@ impl Shard {
             Event::TaskDone(TaskDone::Walk(done)) => self.on_walked(now, done),
             Event::TaskDone(TaskDone::Space(space)) => self.space = space,
             Event::Control(ControlMessage::Shutdown) => self.begin_shutdown(now),
+            Event::Control(ControlMessage::Settle) => self.settle(now),
             Event::Control(ControlMessage::Metrics) => {
                 let snapshot = Box::new(self.metrics_snapshot());
                 let reply = ControlReply::Metrics(snapshot);
@@ -274,20 +283,34 @@ impl Shard {
             }
             MeshMessage::MetadataApplied { version } => self.on_metadata_applied(now, version),
             MeshMessage::DirOffline { dir, why } => {
-                tracing::error!(
-                    core = self.core.0,
-                    dir,
-                    why,
-                    "another core lost the log directory"
-                );
                 self.store.set_dir_offline(dir);
-                self.on_store_progress(now);
+                self.on_dir_offline(now, dir, why);
             }
         }
     }
 
-    fn metrics_snapshot(&mut self) -> ShardMetrics {
-        self.metrics.clone()
+    fn metrics_snapshot(&self) -> ShardMetrics {
+        let image = &self.image;
+        let mut metrics = self
+            .metrics
+            .snapshot(|id| image.topic_by_id(id).map(|topic| topic.name.as_str()));
+        let (done, held) = (self.store.counters(), self.store.gauges());
+        metrics.connections_open = self.connections.len() as u64;
+        metrics.copies.write_back_bytes = done.write_back_bytes_copied;
+        metrics.memory.budget_bytes = self.config.memory_bytes as u64;
+        metrics.memory.dirty_bytes = held.dirty_bytes;
+        metrics.memory.clean_bytes = held.clean_bytes;
+        metrics.store = StoreTotals {
+            journal_writes: done.journal_writes,
+            journal_bytes: done.journal_bytes,
+            disk_reads: done.disk_reads,
+            disk_read_bytes: done.disk_read_bytes,
+            checkpoints: done.checkpoints,
+            segments_deleted: done.segments_deleted,
+            compactions: done.compactions,
+            partitions: held.partitions,
+        };
+        metrics
     }
 
     /// Takes what the store has to tell, and does what it asks.
@@ -380,6 +403,9 @@ impl Shard {
     }
 
     fn on_dir_offline(&mut self, now: Now, dir: usize, why: String) {
+        if !self.dirs_lost.insert(dir) {
+            return;
+        }
         let path = self.config.broker.log_dirs[dir].display().to_string();
         tracing::error!(
             core = self.core.0,
@@ -449,11 +475,17 @@ impl Shard {
     fn go_on_stopping(&mut self, now: Now) {
         if self.stopping == Some(Stopping::Answering) {
             self.close_quiet();
+            self.advance_ready(now);
             if self.connections.is_empty() {
-                self.stopping = Some(Stopping::Settling);
-                self.store.begin_shutdown(now);
-                self.pump_store(now);
+                self.stopping = Some(Stopping::Quiet);
+                self.actions.push_back(Action::Control(ControlReply::Quiet));
             }
         }
+    }
+
+    /// No core has connections any more, so nothing is appended: the store writes everything down.
+    fn settle(&mut self, now: Now) {
+        self.stopping = Some(Stopping::Settling);
+        self.store.begin_shutdown(now);
     }
 }

@@ -15,6 +15,7 @@ use crate::fetch_session::{SessionKey, SessionPartition, SessionPlan};
 use crate::ids::Key;
 use crate::limits::FETCH_ANSWER_MEMORY_SHARE;
 use crate::mesh::{CallId, FetchCall, FetchHead, FetchPart, MeshMessage, PartitionRef};
+use crate::metrics::Stage;
 use crate::shard::{Shard, Timer};
 
 /// A Fetch request until it is answered.
@@ -28,6 +29,8 @@ pub struct FetchState {
     bytes_max: usize,
     deadline_us: u64,
     parked: bool,
+    /// When its data was first looked for to the end, monotonic microseconds.
+    found_us: Option<u64>,
     due: bool,
     read_committed: bool,
 }
@@ -201,6 +204,7 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
             .min(answer_bytes_max),
         deadline_us: now_us + wait_us,
         parked: false,
+        found_us: None,
         due: failed || wait_us == 0,
         read_committed: body.isolation_level == 1,
         items,
@@ -349,6 +353,7 @@ fn evaluate(shard: &mut Shard, now: Now, request: Key) {
     let Some(state) = shard.fetches.get_mut(&request) else {
         return;
     };
+    state.found_us.get_or_insert(now.monotonic_us);
     let mut bytes = 0;
     let mut failed = false;
     for (head, chunks) in state.items.iter().filter_map(|item| item.found.as_ref()) {
@@ -357,7 +362,7 @@ fn evaluate(shard: &mut Shard, now: Now, request: Key) {
     }
     let enough = failed || bytes >= state.bytes_min;
     if enough || state.due || now.monotonic_us >= state.deadline_us {
-        finish(shard, request);
+        finish(shard, now, request);
     } else if !state.parked {
         state.parked = true;
         let deadline_us = state.deadline_us;
@@ -365,7 +370,7 @@ fn evaluate(shard: &mut Shard, now: Now, request: Key) {
     }
 }
 
-fn finish(shard: &mut Shard, request: Key) {
+fn finish(shard: &mut Shard, now: Now, request: Key) {
     let Some(mut state) = shard.fetches.remove(&request) else {
         return;
     };
@@ -375,6 +380,11 @@ fn finish(shard: &mut Shard, request: Key) {
             shard.forget(ask.core, ask.id);
         }
     }
+    let found_us = state.found_us.unwrap_or(now.monotonic_us);
+    let journal_us = found_us.saturating_sub(state.head.started_us);
+    let flush_us = now.monotonic_us.saturating_sub(found_us);
+    shard.metrics.on_fetch_stage(Stage::Journal, journal_us);
+    shard.metrics.on_fetch_stage(Stage::Flush, flush_us);
     let mut left_bytes = state.bytes_max;
     let mut any = false;
     let mut dropped: Vec<Chunk> = Vec::new();
