@@ -62,6 +62,8 @@ struct Control {
     ready: BTreeSet<CoreId>,
     on_ready: Option<Box<dyn FnOnce() + Send>>,
     stopping: bool,
+    /// Cores that are stopping and have no connections any more.
+    quiet: BTreeSet<CoreId>,
     dirs_offline: BTreeSet<String>,
     start_time_seconds: u64,
     /// Who waits for the metrics that are being gathered; nothing is gathered while nobody waits.
@@ -96,6 +98,7 @@ async fn serve(config: ControlConfig) -> io::Result<()> {
         ready: BTreeSet::new(),
         on_ready: Some(on_ready),
         stopping: false,
+        quiet: BTreeSet::new(),
         dirs_offline: BTreeSet::new(),
         start_time_seconds,
         scrapes: Vec::new(),
@@ -123,6 +126,12 @@ impl Control {
                     && let Some(on_ready) = self.on_ready.take()
                 {
                     on_ready();
+                }
+            }
+            ControlReply::Quiet => {
+                self.quiet.insert(core);
+                if self.quiet.len() == self.cores.len() {
+                    self.tell(ControlMessage::Settle);
                 }
             }
             ControlReply::Metrics(metrics) => {

@@ -622,7 +622,7 @@ impl<M: Machine> CoreIo<M> {
                             }
                         }
                         ControlReply::Metrics(metrics) => self.add_metrics(metrics),
-                        ControlReply::DirOffline { .. } => {}
+                        ControlReply::Quiet | ControlReply::DirOffline { .. } => {}
                     }
                     // Fails when the control thread is gone: then nobody is left to tell.
                     let _ = self.links.replies.send((self.core, reply));

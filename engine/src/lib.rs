@@ -30,5 +30,6 @@ mod reading;
 pub mod ring_disk;
 mod serve;
 pub mod shard;
+pub mod start;
 mod sync;
 mod walk_task;

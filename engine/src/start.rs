@@ -12,7 +12,7 @@ use ring::{Listener, RingConfig, Waker};
 use storage::blocking_disk::{BlockingDisk, block_on};
 use storage::recovery::{self, CoreImage};
 use storage::store::{Store, StoreConfig};
-use storage::types::CoreId;
+use storage::types::{CoreId, Now};
 use uuid::Uuid;
 
 use crate::boot::{Booted, boot};
@@ -57,18 +57,21 @@ pub struct StartOptions {
 /// configuration is at fault.
 pub fn run(options: &StartOptions) -> Result<(), String> {
     let began = Instant::now();
-    let (broker, warnings) =
-        BrokerConfig::read(options.config_file.as_deref(), &options.overrides)
-            .map_err(|error| error.to_string())?;
+    let (broker, warnings) = BrokerConfig::read(options.config_file.as_deref(), &options.overrides)
+        .map_err(|error| error.to_string())?;
     for warning in warnings {
         tracing::warn!(key = warning.key, "{}", warning.why);
     }
     let cpus = choose_cpus(options.cores.as_deref())?;
     let cores = u16::try_from(cpus.len()).map_err(|_| "too many cores".to_owned())?;
     let core_memory_bytes = core_memory(options.memory_bytes, cores)?;
-    storage::crc::self_test().map_err(|error| error.to_string())?;
+    storage::crc::self_test().map_err(|error| {
+        format!(
+            "this machine computes CRC-32C wrongly ({error:?}): its batches could not be trusted"
+        )
+    })?;
     let ring_config = RingConfig::default();
-    probe_ring(&ring_config, cpus.len(), LOCKED_BYTES_PER_CORE)
+    probe_ring(ring_config.clone(), cpus.len(), LOCKED_BYTES_PER_CORE)
         .map_err(|lack| lack.to_string())?;
 
     let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
@@ -101,13 +104,9 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
     }
     let image = MetadataImage::new(log_dirs.cluster_id.clone(), broker.clone());
     let recovery_began = Instant::now();
-    let Booted { image, recovered } = block_on(boot(
-        &BlockingDisk::new(),
-        &broker.log_dirs,
-        cores,
-        image,
-    ))
-    .map_err(|error| error.to_string())?;
+    let Booted { image, recovered } =
+        block_on(boot(&BlockingDisk::new(), &broker.log_dirs, cores, image))
+            .map_err(|error| error.to_string())?;
     for (dir, why) in &recovered.offline {
         tracing::error!(dir = %broker.log_dirs[*dir].display(), why, "a log directory is offline");
     }
@@ -121,7 +120,10 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         );
     }
     if recovery_began.elapsed() > PATIENCE {
-        tracing::info!(seconds = recovery_began.elapsed().as_secs_f64(), "recovered");
+        tracing::info!(
+            seconds = recovery_began.elapsed().as_secs_f64(),
+            "recovered"
+        );
     }
 
     let config = Arc::new(ShardConfig {
@@ -142,7 +144,9 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
     let mut threads = Vec::with_capacity(cpus.len());
     let mut to_cores: Vec<ToCore> = Vec::with_capacity(cpus.len());
     let parts = recovered.cores.into_iter().zip(&cpus).zip(&wakers);
-    for (((core_image, cpu), waker), (mesh, listeners)) in parts.zip(meshes.into_iter().zip(listeners)) {
+    for (((core_image, cpu), waker), (mesh, listeners)) in
+        parts.zip(meshes.into_iter().zip(listeners))
+    {
         let core = core_image.core;
         let (control, control_receiver) = std::sync::mpsc::channel();
         let control_waker = waker.clone();
@@ -181,7 +185,9 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         replies: reply_receiver,
         on_ready: Box::new(move || {
             tracing::info!(start_ms = began.elapsed().as_millis() as u64, "{ready}");
-            if let Err(error) = block_on(recovery::discard_older(&BlockingDisk::new(), &dirs, epoch)) {
+            if let Err(error) =
+                block_on(recovery::discard_older(&BlockingDisk::new(), &dirs, epoch))
+            {
                 tracing::warn!(%error, "journals of earlier starts could not be removed");
             }
         }),
@@ -209,7 +215,8 @@ fn store_config(config: &ShardConfig, core: CoreId, epoch: u64) -> StoreConfig {
         epoch,
         memory_bytes,
     );
-    store.retention_check_ms = u64::try_from(broker.retention_check_interval_ms).unwrap_or(u64::MAX);
+    store.retention_check_ms =
+        u64::try_from(broker.retention_check_interval_ms).unwrap_or(u64::MAX);
     store.cleaner_backoff_ms = u64::try_from(broker.cleaner_backoff_ms).unwrap_or(u64::MAX);
     store.producer_expiration_ms = broker.producer_id_expiration_ms;
     store
@@ -222,8 +229,12 @@ fn make_shard(
     image: MetadataImage,
 ) -> Shard {
     let core = core_image.core;
+    let now = Now {
+        monotonic_us: ring::clock::monotonic_us(),
+        wall_ms: ring::clock::wall_ms(),
+    };
     let store = Store::new(store_config, core_image);
-    Shard::new(core, config, image, store, ring::clock::now())
+    Shard::new(core, config, image, store, now)
 }
 
 /// The CPUs that the cores are pinned to: those asked for, out of those that this process may use.

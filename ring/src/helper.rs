@@ -92,7 +92,7 @@ pub(crate) fn list(path: &Path) -> io::Result<Vec<ListedEntry>> {
 }
 
 /// Room of the file system that holds `path` (blocking).
-pub(crate) fn space(path: &Path) -> io::Result<SpaceBytes> {
+pub fn space(path: &Path) -> io::Result<SpaceBytes> {
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: the path ends in NUL and `stat` is valid for the write.

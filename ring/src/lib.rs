@@ -15,6 +15,7 @@ pub mod socket;
 pub mod wake;
 
 pub use file::{File, FileOutcome, OpenOptions};
+pub use helper::space;
 pub use listener::Listener;
 pub use op::OpToken;
 pub use ring::{Completion, Ring, RingConfig};

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod blocking_disk;
 pub mod builder;
 mod checkpoint;
 mod clean_task;

@@ -164,7 +164,6 @@ pub(crate) fn dispatch(shard: &mut Shard, now: Now, request: &Request<'_>) -> Ou
         ApiKey::ListConfigResources => list_config_resources::handle(shard, request),
         ApiKey::DescribeCluster => describe_cluster::handle(shard, request),
         ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(shard, request),
-        _ => Ok(Outcome::Close("the API is not served")),
     };
     handled.unwrap_or_else(Outcome::from)
 }
