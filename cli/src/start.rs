@@ -5,15 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-
-/// Which cores the broker may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cores {
-    /// So many, chosen by the engine.
-    Count(usize),
-    /// Exactly these, in this order.
-    List(Vec<usize>),
-}
+use engine::start::{Cores, StartOptions};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,8 +151,23 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 /// Starts the broker and returns when it has stopped.
 pub fn run(arguments: &Arguments) -> ExitCode {
     start_logging(arguments.log_format);
-    tracing::error!(?arguments, "this build has no engine to start");
-    ExitCode::FAILURE
+    let options = StartOptions {
+        config_file: arguments.file.clone(),
+        overrides: arguments
+            .overrides
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect(),
+        cores: arguments.cores.clone(),
+        memory_bytes: arguments.memory_bytes,
+    };
+    match engine::start::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("millrace: {why}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Log lines go to standard output; MILLRACE_LOG filters them in tracing's own syntax.

@@ -37,6 +37,15 @@ const LINK_CAPACITY: usize = 1024;
 /// After so long, start-up says what it is doing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Which CPUs get a data core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// So many, the first that this process may use.
+    Count(usize),
+    /// Exactly these, in this order.
+    List(Vec<usize>),
+}
+
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
 pub struct StartOptions {
@@ -44,8 +53,8 @@ pub struct StartOptions {
     pub config_file: Option<PathBuf>,
     /// `key=value`, over the file.
     pub overrides: Vec<String>,
-    /// `0-3`, `0,2`, or how many.
-    pub cores: Option<String>,
+    /// Which CPUs get a data core; all that this process may use when absent.
+    pub cores: Option<Cores>,
     /// Memory of the whole broker, in bytes.
     pub memory_bytes: Option<u64>,
 }
@@ -57,12 +66,13 @@ pub struct StartOptions {
 /// configuration is at fault.
 pub fn run(options: &StartOptions) -> Result<(), String> {
     let began = Instant::now();
-    let (broker, warnings) = BrokerConfig::read(options.config_file.as_deref(), &options.overrides)
-        .map_err(|error| error.to_string())?;
+    let (mut broker, warnings) =
+        BrokerConfig::read(options.config_file.as_deref(), &options.overrides)
+            .map_err(|error| error.to_string())?;
     for warning in warnings {
         tracing::warn!(key = warning.key, "{}", warning.why);
     }
-    let cpus = choose_cpus(options.cores.as_deref())?;
+    let cpus = choose_cpus(options.cores.as_ref())?;
     let cores = u16::try_from(cpus.len()).map_err(|_| "too many cores".to_owned())?;
     let core_memory_bytes = core_memory(options.memory_bytes, cores)?;
     storage::crc::self_test().map_err(|error| {
@@ -75,7 +85,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         .map_err(|lack| lack.to_string())?;
 
     let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
-    for listener in &broker.listeners {
+    for listener in &mut broker.listeners {
         let address = resolve(&listener.bind)?;
         let group = Listener::bind_group(address, cpus.len()).map_err(|error| {
             format!(
@@ -84,6 +94,11 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             )
         })?;
         for (of_core, one) in listeners.iter_mut().zip(group) {
+            // Port 0 is any free port: clients are told which.
+            listener.bind.port = one.local().port();
+            if listener.advertised.port == 0 {
+                listener.advertised.port = listener.bind.port;
+            }
             of_core.push(one);
         }
     }
@@ -238,7 +253,7 @@ fn make_shard(
 }
 
 /// The CPUs that the cores are pinned to: those asked for, out of those that this process may use.
-fn choose_cpus(asked: Option<&str>) -> Result<Vec<usize>, String> {
+fn choose_cpus(asked: Option<&Cores>) -> Result<Vec<usize>, String> {
     let usable: Vec<usize> = core_affinity::get_core_ids()
         .unwrap_or_default()
         .into_iter()
@@ -247,41 +262,18 @@ fn choose_cpus(asked: Option<&str>) -> Result<Vec<usize>, String> {
     if usable.is_empty() {
         return Err("cannot tell which CPUs this process may use".to_owned());
     }
-    let Some(asked) = asked else {
-        return Ok(usable);
-    };
-    let bad = |why: String| {
-        format!("--cores {asked}: {why}; allowed are a count, a range like 0-3, a list like 0,2")
-    };
-    if let Ok(count) = asked.parse::<usize>() {
-        if count == 0 || count > usable.len() {
-            return Err(bad(format!("this process may use {} CPUs", usable.len())));
-        }
-        return Ok(usable[..count].to_vec());
+    match asked {
+        None => Ok(usable),
+        Some(Cores::Count(count)) if *count == 0 || *count > usable.len() => Err(format!(
+            "--cores {count}: this process may use {} CPUs",
+            usable.len()
+        )),
+        Some(Cores::Count(count)) => Ok(usable[..*count].to_vec()),
+        Some(Cores::List(cpus)) => match cpus.iter().find(|cpu| !usable.contains(cpu)) {
+            Some(cpu) => Err(format!("--cores: CPU {cpu} is not one of {usable:?}")),
+            None => Ok(cpus.clone()),
+        },
     }
-    let mut cpus = Vec::new();
-    for part in asked.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| {
-            text.trim()
-                .parse::<usize>()
-                .map_err(|_| bad(format!("{text:?} is not a number")))
-        };
-        let (first, last) = (number(first)?, number(last)?);
-        if first > last {
-            return Err(bad(format!("{part} is empty")));
-        }
-        for cpu in first..=last {
-            if !usable.contains(&cpu) {
-                return Err(bad(format!("CPU {cpu} is not one of {usable:?}")));
-            }
-            if cpus.contains(&cpu) {
-                return Err(bad(format!("CPU {cpu} is named twice")));
-            }
-            cpus.push(cpu);
-        }
-    }
-    Ok(cpus)
 }
 
 /// Memory of each core: its share of what was asked for, or of an eighth of the machine.
@@ -354,22 +346,20 @@ fn ready_line(broker: &BrokerConfig, cpus: &[usize], cluster_id: &str) -> String
 
 #[cfg(test)]
 mod tests {
-    use super::{choose_cpus, core_memory};
+    use super::{Cores, choose_cpus, core_memory};
 
     #[test]
-    fn cores_are_a_count_a_range_or_a_list() {
+    fn only_usable_cpus_get_a_core() {
         let all = choose_cpus(None).expect("some CPU");
-        let first = all[0];
-        assert_eq!(choose_cpus(Some("1")), Ok(vec![first]));
+        let count = all.len();
+        assert_eq!(choose_cpus(Some(&Cores::Count(1))), Ok(vec![all[0]]));
         assert_eq!(
-            choose_cpus(Some(&format!("{first}-{first}"))),
-            Ok(vec![first])
+            choose_cpus(Some(&Cores::List(vec![all[0]]))),
+            Ok(vec![all[0]])
         );
-        assert_eq!(choose_cpus(Some(&all.len().to_string())), Ok(all));
-        for bad in ["0", "x", "", "3-1", "1,1,1", "99999", "0-99999"] {
-            let error = choose_cpus(Some(bad)).expect_err(bad);
-            assert!(error.starts_with("--cores"), "{error}");
-        }
+        assert!(choose_cpus(Some(&Cores::Count(count + 1))).is_err());
+        assert!(choose_cpus(Some(&Cores::Count(0))).is_err());
+        assert!(choose_cpus(Some(&Cores::List(vec![99_999]))).is_err());
     }
 
     #[test]

@@ -194,7 +194,9 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
     }
     let failed = items.iter().any(|item| item.found.is_some());
     let wait_us = u64::try_from(body.max_wait_ms).unwrap_or(0) * 1000;
-    let answer_bytes_max = shard.config.memory_bytes / FETCH_ANSWER_MEMORY_SHARE;
+    let configured = usize::try_from(shard.image.config().fetch_bytes_max).unwrap_or(0);
+    let memory_share = shard.config.memory_bytes / FETCH_ANSWER_MEMORY_SHARE;
+    let answer_bytes_max = configured.min(memory_share);
     let state = FetchState {
         head: request.head,
         session,
