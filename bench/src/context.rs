@@ -124,7 +124,7 @@ mod tests {
             flatten(br#"{"txmsgs":3,"brokers":{"a:1":{"state":"UP"}},"cgrp":{"x":[1,2]}}"#);
         assert_eq!(
             metrics_table(&metrics),
-            "\nMetric Name       Value\nbrokers:a:1:state : UP\ncgrp:x:0          : 1\ncgrp:x:1          : 2\ntxmsgs            : 3\n"
+            "\nMetric Name         Value\nbrokers:a:1:state : UP\ncgrp:x:0          : 1\ncgrp:x:1          : 2\ntxmsgs            : 3\n"
         );
         assert_eq!(metrics_table(&flatten(b"not json")), "");
     }

@@ -12,7 +12,7 @@ use net::kafka::list_groups::ListGroupsRequest;
 
 use super::admin::{Admin, AdminError, ConfigEntry, check, resource};
 use super::args::{self, Found, flag, many, text};
-use super::{Help, Outcome, Stop, Tool, out, properties};
+use super::{Help, Outcome, Stop, Tool, java, out, properties};
 
 /// The tool.
 pub const TOOL: Tool = Tool {
@@ -578,7 +578,7 @@ fn groups(admin: &mut Admin) -> Result<Vec<String>, AdminError> {
         )?;
         names.extend(found?);
     }
-    Ok(names)
+    Ok(java::map_order(names, |name| name))
 }
 
 #[cfg(test)]

@@ -146,25 +146,30 @@ pub fn listing(rows: &[(&str, &str, &str)], with_type: bool, with_state: bool) -
         .max(15)
         + 10;
     let mut text = String::new();
-    let header = [("GROUP", "TYPE", "STATE")];
-    for (group, kind, state) in header.iter().chain(rows) {
-        let known = |name: &'static str, value: &str| {
-            if value.is_empty() {
-                name.to_owned()
-            } else {
-                value.to_owned()
-            }
-        };
+    let mut line = |group: &str, kind: &str, state: &str| {
         let _ = write!(text, "{group:<width$}");
         if with_type {
-            let _ = write!(text, " {:<20}", known("Unknown", kind));
+            let _ = write!(text, " {kind:<20}");
         }
         if with_state {
-            let _ = write!(text, " {:<20}", known("Unknown", state));
+            let _ = write!(text, " {state:<20}");
         }
         text.push('\n');
+    };
+    line("GROUP", "TYPE", "STATE");
+    for (group, kind, state) in rows {
+        line(group, type_name(kind), GroupState::parse(state).name());
     }
     text
+}
+
+/// A group's type as Kafka's tool writes it, whatever its case on the wire.
+fn type_name(wire: &str) -> &'static str {
+    let names = ["Consumer", "Classic", "Share", "Streams"];
+    let found = names
+        .into_iter()
+        .find(|name| name.eq_ignore_ascii_case(wire));
+    found.unwrap_or("Unknown")
 }
 
 /// One partition of a group.
@@ -509,7 +514,7 @@ mod tests {
     #[test]
     fn listings_and_deletions() {
         assert_eq!(
-            listing(&[("g", "Classic", "")], true, true),
+            listing(&[("g", "classic", "")], true, true),
             format!(
                 "{:<25} {:<20} {:<20}\n{:<25} {:<20} {:<20}\n",
                 "GROUP", "TYPE", "STATE", "g", "Classic", "Unknown"
