@@ -22,6 +22,7 @@ mod log_dirs;
 mod offset_reset;
 pub mod out;
 mod producer_perf_test;
+mod progress;
 mod properties;
 mod regex;
 mod topic_choice;

@@ -17,6 +17,7 @@ use net::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
 use super::admin::{Admin, AdminError, TopicPartition, show};
 use super::args::{self, Found, flag, long, many, maybe, text};
 use super::group_report::{self, GroupState, MemberRow, OffsetRow};
+use super::progress::Progress;
 use super::regex::Whole;
 use super::{Help, Outcome, Stop, Tool, java, out, properties};
 
@@ -579,9 +580,11 @@ impl Groups<'_> {
         let ids = self.chosen()?;
         let verbose = self.found.has("verbose");
         let mut described: BTreeMap<String, Description> = BTreeMap::new();
+        let mut progress = Progress::new(ids.len(), "groups");
         for id in ids {
             let description = self.describe_one(&id)?;
             described.insert(id, description);
+            progress.step();
         }
         if self.found.has("state") {
             for (id, group) in &described {

@@ -13,6 +13,7 @@ use net::kafka::offset_delete::{
 use super::{Done, Failure, Groups, print_error};
 use crate::tools::admin::{AdminError, TopicPartition};
 use crate::tools::args::Found;
+use crate::tools::progress::Progress;
 use crate::tools::{group_report, java, kafka_errors, offset_reset, out};
 
 impl Groups<'_> {
@@ -20,7 +21,9 @@ impl Groups<'_> {
         let ids = self.chosen()?;
         let mut deleted: Vec<String> = Vec::new();
         let mut failed: Vec<(String, String)> = Vec::new();
+        let mut progress = Progress::new(ids.len(), "groups");
         for id in ids {
+            progress.step();
             let request = DeleteGroupsRequest {
                 groups_names: vec![Cow::Borrowed(id.as_str())],
             };

@@ -16,13 +16,16 @@ use crate::tools::admin::{AdminError, TopicPartition, check, show};
 use crate::tools::args::Found;
 use crate::tools::group_report::GroupState;
 use crate::tools::offset_reset::{self, Plan};
+use crate::tools::progress::Progress;
 use crate::tools::{java, out};
 
 impl Groups<'_> {
     pub(super) fn reset(&mut self) -> Done {
         let ids = self.chosen()?;
         let mut plans: Vec<(String, Plan)> = Vec::new();
+        let mut progress = Progress::new(ids.len(), "groups");
         for id in ids {
+            progress.step();
             let state = match self.describe_one(&id) {
                 Ok(description) => description.state,
                 Err(AdminError {
