@@ -14,7 +14,7 @@ use crate::index::SegmentIndex;
 use crate::records::RecordsScratch;
 use crate::segment::{BLOCK, block_floor, path};
 use crate::store::{Found, LogId, LookupKind, ReadError};
-use crate::tasks::{read_file, write_indexes};
+use crate::tasks::read_file;
 use crate::types::Offset;
 use crate::walk::output_bytes_max;
 
@@ -300,23 +300,10 @@ async fn load_index<D: Disk>(
             return Ok(index);
         }
     }
-    let mut index = walk_index(disk, file, segment).await?;
-    if segment.finished {
-        let mut closed = index.clone();
-        closed.close();
-        // Indexes are hints: if they cannot be written now, they are built again next time.
-        let _ = write_indexes(
-            disk,
-            &segment.dir,
-            segment.base,
-            closed.offset_index_bytes(),
-            closed.time_index_bytes(),
-        )
-        .await;
-        index = closed;
-    } else {
-        *built = Some(index.clone());
-    }
+    // Kept in memory by the store, not written: this task does not know whether the segment still has
+    // the contents that it walked.
+    let index = walk_index(disk, file, segment).await?;
+    *built = Some(index.clone());
     Ok(index)
 }
 

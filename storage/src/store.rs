@@ -110,7 +110,6 @@ pub struct Store {
     /// Directory of each journal write in flight, by token.
     writes: HashMap<u64, usize>,
     next_token: u64,
-    next_task: u64,
     next_ticket: u64,
     next_incarnation: u64,
     counters: StoreCounters,
@@ -322,11 +321,9 @@ impl Store {
     }
 
     fn spawn(&mut self, job: Job) {
-        let id = self.next_task;
-        self.next_task += 1;
         self.tasks_running += 1;
         self.actions
-            .push_back(StoreAction::Spawn(StoreTask { id, job }));
+            .push_back(StoreAction::Spawn(StoreTask { job }));
     }
 
     /// Puts a control entry of a log into its journal; always flushed. Returns its sequence.

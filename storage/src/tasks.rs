@@ -19,14 +19,12 @@ const ZEROS_BYTES: usize = 1 << 20;
 /// One piece of slow work, to be run beside the store and given back to it.
 #[derive(Debug)]
 pub struct StoreTask {
-    pub(crate) id: u64,
     pub(crate) job: Job,
 }
 
 /// The result of a [`StoreTask`].
 #[derive(Debug)]
 pub struct StoreTaskDone {
-    pub(crate) id: u64,
     pub(crate) outcome: Outcome,
 }
 
@@ -253,10 +251,7 @@ impl StoreTask {
             },
             Job::Compact(job) => Outcome::Compact(job.run(&disk).await),
         };
-        StoreTaskDone {
-            id: self.id,
-            outcome,
-        }
+        StoreTaskDone { outcome }
     }
 
     /// Whether the work should give way to serving: compaction and the making of files.
@@ -395,7 +390,7 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
 }
 
 /// Writes both index files of a segment. Indexes can be rebuilt, so their names need no flush here.
-pub(crate) async fn write_indexes<D: Disk>(
+async fn write_indexes<D: Disk>(
     disk: &D,
     dir: &Path,
     base: Offset,
@@ -406,19 +401,20 @@ pub(crate) async fn write_indexes<D: Disk>(
     write_file(disk, &crate::segment::path(dir, base, "timeindex"), times).await
 }
 
-/// Makes a partition's directory with the file that says which topic it belongs to.
+/// Makes a partition's directory with the file that says which topic it belongs to. What is there
+/// already may be the work of a process that was killed before it flushed: it is flushed anyway.
 async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     let metadata = work.dir.join("partition.metadata");
     match disk.open(&metadata, OpenMode::Read).await {
-        Ok(_) => Ok(()),
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             disk.create_dir_all(&work.dir).await?;
-            disk.sync_dir(&work.log_dir).await?;
             let text = partition_metadata(work.topic_id);
-            write_file(disk, &metadata, text.as_bytes()).await
+            write_file(disk, &metadata, text.as_bytes()).await?;
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
     }
+    disk.sync_dir(&work.log_dir).await
 }
 
 /// The contents of `partition.metadata`, as Kafka writes it (KIP-516): the id in URL-safe base64.

@@ -154,6 +154,9 @@ impl Builder {
                 let replacement = get_replacement(&mut In(payload))
                     .ok_or_else(|| String::from("a compaction's journal entry is not readable"))?;
                 apply_replacement(&mut building.record, &replacement);
+                building
+                    .dirty
+                    .retain(|dirty| !replacement.removed.contains(&dirty.segment_base));
                 building.record.replacements.push(replacement);
             }
             EntryKind::Created => unreachable!("handled above"),
@@ -323,7 +326,12 @@ impl Building {
         let active = record.segments.last().expect("a log has a segment");
         let from = block_floor(active.synced_bytes);
         let length = (active.synced_bytes - from) as usize;
-        if length > 0 {
+        // A settled block is only ever rewritten with bytes that the journal has.
+        let rewritten = self
+            .dirty
+            .last()
+            .is_some_and(|dirty| dirty.segment_base == active.base);
+        if length > 0 && rewritten {
             self.head = self
                 .heads
                 .iter()

@@ -34,8 +34,9 @@ struct Snapshot {
 }
 
 impl Checkpoints {
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting.is_some()
+    /// Whether the journal must go on so that its oldest file can be freed.
+    pub(super) fn is_relieving(&self) -> bool {
+        self.waiting.is_some() || self.relief.is_some()
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -55,7 +56,8 @@ impl Store {
                 .iter()
                 .flatten()
                 .any(|p| p.dir == dir && p.state == LogState::Deleting);
-        if !state.checkpoints.is_idle() || state.offline || deleting {
+        // A settled directory's last checkpoint says that the journal is not needed: it stays the last.
+        if !state.checkpoints.is_idle() || state.offline || state.settled || deleting {
             return false;
         }
         self.seal(dir);

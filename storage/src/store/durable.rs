@@ -260,7 +260,7 @@ impl Store {
             FileWork::SyncDir(state.path.clone()),
         ];
         // A write-back that is under way holds the directory by name: it must end first.
-        if partition.busy {
+        if partition.busy || partition.compacting {
             self.write_back.renames.push((log, dir, name, work));
         } else {
             self.spawn_rename(dir, name, work);
@@ -278,8 +278,11 @@ impl Store {
 
     /// Makes journal files as they are needed.
     pub(super) fn poll_journal_need(&mut self, dir: usize) {
-        // Beyond the usual number where otherwise a checkpoint, which frees files, could not happen.
-        let must_grow = !self.dirs[dir].ready || self.dirs[dir].checkpoints.is_waiting();
+        // Beyond the usual number where otherwise the very work that frees files (heads of tail blocks,
+        // a checkpoint's mark) would wait for one.
+        let must_grow = !self.dirs[dir].ready
+            || self.shutting_down
+            || self.dirs[dir].checkpoints.is_relieving();
         if let JournalNeed::File { id, capacity_bytes } =
             self.dirs[dir].journal.poll_need(must_grow)
         {

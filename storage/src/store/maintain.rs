@@ -34,7 +34,7 @@ impl Store {
             self.due.write_back_us = now.monotonic_us + self.config.write_back_ms * 1_000;
             self.look_for_dirty(now);
         }
-        if self.ready {
+        if self.ready && !self.shutting_down {
             self.tick_checkpoints(now);
             if now.monotonic_us >= self.due.retention_us {
                 self.due.retention_us = now.monotonic_us + self.config.retention_check_ms * 1_000;
@@ -412,6 +412,49 @@ impl Store {
         self.look_for_dirty(now);
         self.run_write_back(now);
         self.check_settled();
+    }
+
+    /// What keeps a shutdown from being settled, in words: for logs and simulations.
+    pub fn unsettled(&self) -> String {
+        let logs =
+            self.logs.iter().flatten().filter(|p| {
+                p.busy || p.has_work(true) || !p.replacements.is_empty() || p.compacting
+            });
+        let names: Vec<String> = logs
+            .map(|p| {
+                format!(
+                    "{} (busy {}, queued {}, replacements {}/{}, compacting {}, state {:?})",
+                    p.key.dir_name(),
+                    p.busy,
+                    p.queued,
+                    p.swaps_durable,
+                    p.replacements.len(),
+                    p.compacting,
+                    p.state
+                )
+            })
+            .collect();
+        let dirs: Vec<String> = self
+            .dirs
+            .iter()
+            .map(|dir| {
+                format!(
+                    "{}: settled {}, journal idle {}, checkpoint idle {}, renaming {}",
+                    dir.path.display(),
+                    dir.settled,
+                    dir.journal.is_idle(),
+                    dir.checkpoints.is_idle(),
+                    dir.renaming.len()
+                )
+            })
+            .collect();
+        format!(
+            "core {}, {} tasks, logs [{}], directories [{}]",
+            self.config.core,
+            self.tasks_running,
+            names.join(", "),
+            dirs.join(", ")
+        )
     }
 
     /// Whether everything is in segments and checkpoints; takes the last checkpoint when it can.

@@ -88,6 +88,10 @@ pub(crate) struct PartitionLog {
     pub start_moves: VecDeque<(Offset, Option<u64>)>,
     /// Compaction results that are on their way to the journal or being renamed.
     pub replacements: VecDeque<Replacement>,
+    /// How many of them are durable in the journal.
+    pub swaps_durable: usize,
+    /// Whether they are being renamed.
+    pub swapping: bool,
     /// Below this offset everything was compacted.
     pub compacted_end: Offset,
     pub compacting: bool,
@@ -128,6 +132,8 @@ impl PartitionLog {
             last_append_time_ms: -1,
             start_moves: VecDeque::new(),
             replacements: VecDeque::new(),
+            swaps_durable: 0,
+            swapping: false,
             compacted_end: Offset(0),
             compacting: false,
         }

@@ -103,7 +103,7 @@ impl Store {
             whole_batch_at_least,
             up_to,
         };
-        if let Some(batches) = self.from_memory(log, from, &waiter) {
+        if let Some(batches) = self.held_in_memory(log, from, &waiter) {
             return Read::Ready(batches);
         }
         let ticket = self.next_ticket;
@@ -115,7 +115,7 @@ impl Store {
         }
     }
 
-    fn from_memory(&self, log: LogId, from: Offset, waiter: &Waiter) -> Option<Vec<Shared>> {
+    fn held_in_memory(&self, log: LogId, from: Offset, waiter: &Waiter) -> Option<Vec<Shared>> {
         let partition = self.log(log)?;
         let Waiter {
             bytes_max,
@@ -183,7 +183,7 @@ impl Store {
                 .dirty
                 .front()
                 .map_or(from, |recent| recent.base_offset);
-            return Err(self.from_memory(log, from, waiter).unwrap_or_default());
+            return Err(self.held_in_memory(log, from, waiter).unwrap_or_default());
         }
         let segment = &partition.segments[index];
         let hint = self.reads.hints.iter().rev().find(|hint| {
@@ -245,6 +245,10 @@ impl Store {
             .unwrap_or_default();
         let log = outcome.log;
         let current = self.log_mut(log).and_then(|partition| {
+            // While files are renamed nobody can say whose contents were read.
+            if partition.swapping {
+                return None;
+            }
             let index = partition.segment_at(outcome.base)?;
             let segment = &mut partition.segments[index];
             (segment.image.generation == outcome.generation).then_some((index, segment))
@@ -315,7 +319,7 @@ impl Store {
         for waiter in waiters {
             if next >= waiter.up_to {
                 self.tell_read(waiter.ticket, Ok(Vec::new()));
-            } else if let Some(batches) = self.from_memory(log, next, &waiter) {
+            } else if let Some(batches) = self.held_in_memory(log, next, &waiter) {
                 self.tell_read(waiter.ticket, Ok(batches));
             } else {
                 let ticket = waiter.ticket;

@@ -60,7 +60,6 @@ impl Store {
             notices: VecDeque::new(),
             writes: HashMap::new(),
             next_token: 0,
-            next_task: 0,
             next_ticket: 0,
             next_incarnation: 0,
             counters: StoreCounters::default(),

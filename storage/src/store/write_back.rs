@@ -258,13 +258,14 @@ impl Store {
                     partition.segments[index].head = Some(Rc::new(head));
                 }
                 self.want_write_back(log, false);
+                self.try_swap(log);
             }
             Err(error) => self.fail_dir(dir, format!("a segment cannot be read: {error}")),
         }
     }
 
     /// Whether a log went away while its write ran; its directory is renamed then.
-    fn was_deleted(&mut self, log: LogId) -> bool {
+    pub(super) fn was_deleted(&mut self, log: LogId) -> bool {
         if self.log(log).is_some() {
             return false;
         }
@@ -315,6 +316,7 @@ impl Store {
         if more {
             self.want_write_back(log, false);
         }
+        self.try_swap(log);
         self.relieve(now, dir, log);
         self.tell_room();
     }
