@@ -1,11 +1,12 @@
 //! What librdkafka says beside its answers: log lines go to standard error in Kafka's form, statistics are kept for a report. librdkafka's own threads and the thread that polls; knows no tool.
 
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde_json::Value;
 
 use crate::clock;
@@ -16,10 +17,14 @@ pub fn log_line(level: &str, text: &str) {
     eprintln!("[{at}] {level} {text}");
 }
 
+/// The same trouble is told again only after so long.
+const REPEAT: Duration = Duration::from_secs(10);
+
 /// Keeps the newest statistics and prints warnings.
 #[derive(Debug, Default)]
 pub struct Quiet {
     statistics: Mutex<Vec<u8>>,
+    trouble: Mutex<Option<(String, Instant)>>,
 }
 
 impl Quiet {
@@ -60,7 +65,18 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        log_line("WARN", &format!("{reason} ({error})"));
+        // That all brokers are down follows from what was told of each.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
+        }
+        // What stands in brackets is how long and how often: the trouble is the same.
+        let trouble = reason.split(" (").next().unwrap_or(reason).to_owned();
+        let mut last = self.trouble.lock().expect("no holder panics");
+        let told = |(text, at): &(String, Instant)| *text == trouble && at.elapsed() < REPEAT;
+        if !last.as_ref().is_some_and(told) {
+            log_line("WARN", reason);
+            *last = Some((trouble, clock::now()));
+        }
     }
 }
 
