@@ -683,3 +683,6 @@ impl Journal {
         self.open.is_none() && self.waiting.is_empty() && self.in_flight.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,8 @@ mod maintain;
 pub(crate) mod partition;
 mod reads;
 mod start;
+#[cfg(test)]
+mod tests;
 mod write_back;
 
 use std::collections::{HashMap, HashSet, VecDeque};

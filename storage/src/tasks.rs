@@ -271,10 +271,30 @@ fn unless_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// Sets space aside. A file system that cannot do that (some in user space) at least gives the length;
+/// a full disk is then found only when it is written.
+async fn set_aside<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    position: u64,
+    length_bytes: u64,
+) -> io::Result<()> {
+    match disk.allocate(file, position, length_bytes).await {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+            let end = position + length_bytes;
+            if disk.length(file).await? < end {
+                disk.truncate(file, end).await?;
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 async fn make_journal<D: Disk>(disk: &D, path: &Path, capacity_bytes: u64) -> io::Result<()> {
     let file = disk.open(path, OpenMode::Create).await?;
     disk.truncate(&file, 0).await?;
-    disk.allocate(&file, 0, capacity_bytes).await?;
+    set_aside(disk, &file, 0, capacity_bytes).await?;
     // Written once with zeros: a flush into blocks that were never written costs far more.
     let zeros = AlignedBuf::zeroed(ZEROS_BYTES).freeze();
     let mut position = 0;
@@ -364,7 +384,7 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
         disk.open(&path, OpenMode::ReadWrite).await?
     };
     if let Some((bytes, new)) = work.allocate {
-        disk.allocate(&file, bytes - new, new).await?;
+        set_aside(disk, &file, bytes - new, new).await?;
     }
     if work.make {
         disk.sync_data(&file).await?;
@@ -478,7 +498,7 @@ pub(crate) async fn move_files<D: Disk>(disk: &D, work: &[FileWork]) -> io::Resu
 async fn set_reserve<D: Disk>(disk: &D, path: &Path, bytes: u64, grow: bool) -> io::Result<()> {
     let file = disk.open(path, OpenMode::Create).await?;
     if grow {
-        disk.allocate(&file, 0, bytes).await?;
+        set_aside(disk, &file, 0, bytes).await?;
     } else {
         disk.truncate(&file, bytes).await?;
     }

@@ -1,0 +1,202 @@
+//! Tests of the journal's bytes and of its state machine.
+
+use super::*;
+
+fn entry(kind: EntryKind, offset: i64) -> Entry {
+    Entry {
+        kind,
+        topic_id: TopicId::from_u128(7),
+        partition: 3,
+        incarnation: 9,
+        segment_base: Offset(0),
+        position: 128,
+        base_offset: Offset(offset),
+        offset_end: Offset(offset + 1),
+        value: -5,
+    }
+}
+
+fn journal() -> Journal {
+    let mut journal = Journal::new(Path::new("/d"), 4, CoreId(1), 64 << 10, 3);
+    assert_eq!(
+        journal.poll_need(false),
+        JournalNeed::File {
+            id: 0,
+            capacity_bytes: 64 << 10
+        }
+    );
+    journal.on_file_made(0, 64 << 10);
+    journal
+}
+
+/// Adds a batch of some bytes, seals, and hands the write to the queue.
+fn write(journal: &mut Journal, payload: &[u8], sync: bool) -> Sealed {
+    journal.add(
+        LogId(0),
+        entry(EntryKind::Append, 10),
+        payload.len(),
+        sync,
+        |out| out.copy_from_slice(payload),
+    );
+    let sealed = journal.seal().expect("something is gathered");
+    journal.enqueue(&sealed);
+    sealed
+}
+
+#[test]
+fn a_write_reads_back_with_every_field() {
+    let mut journal = journal();
+    let sealed = write(&mut journal, b"payload", true);
+    assert_eq!(sealed.bytes.len(), BLOCK_BYTES);
+    let header = decode_write(&sealed.bytes).expect("whole");
+    assert_eq!(
+        (header.epoch, header.core, header.sequence),
+        (4, CoreId(1), 1)
+    );
+    assert_eq!((header.previous_checksum, header.durable_sequence), (0, 0));
+    let body = &sealed.bytes[WRITE_HEADER_BYTES..header.used_bytes as usize];
+    let entries: Vec<_> = Entries::new(body).map(|raw| raw.expect("whole")).collect();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].entry, entry(EntryKind::Append, 10));
+    assert_eq!(entries[0].payload(), b"payload");
+    let at = entries[0].payload_at;
+    assert_eq!(&sealed.bytes[at..at + 7], b"payload");
+    // The memory that consumers read is that of the write itself.
+    assert_eq!(&sealed.bytes[sealed.gathered[0].range.clone()], b"payload");
+}
+
+/// Rule 1: a torn or rotten write is none, whichever byte is wrong.
+#[test]
+fn a_write_with_any_changed_byte_is_not_taken() {
+    let mut journal = journal();
+    let sealed = write(&mut journal, &[7; 300], true);
+    let used = peek_write(&sealed.bytes).expect("whole").used_bytes as usize;
+    for at in 0..used {
+        let mut bytes = sealed.bytes.to_vec();
+        bytes[at] ^= 1;
+        // Padding between entries is nobody's.
+        let padding = WRITE_HEADER_BYTES + ENTRY_HEADER_BYTES + 300..used;
+        if !padding.contains(&at) {
+            assert!(decode_write(&bytes).is_none(), "byte {at}");
+        }
+    }
+    assert!(decode_write(&sealed.bytes[..2048 + 17]).is_some());
+    assert!(decode_write(&sealed.bytes[..100]).is_none());
+}
+
+/// Rule 1: writes form a chain and state what was durable when they were sealed.
+#[test]
+fn writes_are_chained() {
+    let mut journal = journal();
+    let first = write(&mut journal, b"a", true);
+    let out = journal.poll_write(1).expect("a file is there");
+    journal.on_write_done(out.token, &Ok(()));
+    let second = write(&mut journal, b"b", true);
+    let first = decode_write(&first.bytes).expect("whole");
+    let second = decode_write(&second.bytes).expect("whole");
+    assert_eq!(second.sequence, first.sequence + 1);
+    assert_eq!(second.previous_checksum, first.checksum);
+    assert_eq!((first.durable_sequence, second.durable_sequence), (0, 1));
+}
+
+/// Rules 2 and 4: a write begins on a block of its own, two are in flight, and the durable mark is the
+/// contiguous prefix in whatever order they complete.
+#[test]
+fn marks_are_a_contiguous_prefix() {
+    let mut journal = journal();
+    for _ in 0..3 {
+        write(&mut journal, b"x", true);
+    }
+    let a = journal.poll_write(1).expect("the first");
+    let b = journal.poll_write(2).expect("the second");
+    assert!(journal.poll_write(3).is_none());
+    assert_eq!((a.position, b.position), (0, BLOCK_BYTES as u64));
+    assert_eq!(journal.on_write_done(2, &Ok(())).durable, 0);
+    assert!(journal.poll_write(3).is_none());
+    assert_eq!(journal.on_write_done(1, &Ok(())).durable, 2);
+    let c = journal.poll_write(3).expect("room again");
+    assert_eq!(c.position, 2 * BLOCK_BYTES as u64);
+}
+
+/// A failed write is never passed: nothing behind it becomes durable.
+#[test]
+fn nothing_passes_a_failed_write() {
+    let mut journal = journal();
+    write(&mut journal, b"x", true);
+    write(&mut journal, b"y", true);
+    journal.poll_write(1).expect("the first");
+    journal.poll_write(2).expect("the second");
+    let error = Err(io::Error::from_raw_os_error(libc::EIO));
+    journal.on_write_done(1, &error);
+    assert_eq!(journal.on_write_done(2, &Ok(())), Marks::default());
+}
+
+/// Rule 13: a flush covers its own write; what was written before without one waits for a flush of all.
+#[test]
+fn a_synced_write_does_not_vouch_for_earlier_ones() {
+    let mut journal = journal();
+    write(&mut journal, b"x", false);
+    write(&mut journal, b"y", true);
+    journal.poll_write(1).expect("the first");
+    journal.poll_write(2).expect("the second");
+    journal.on_write_done(1, &Ok(()));
+    let marks = journal.on_write_done(2, &Ok(()));
+    assert_eq!((marks.written, marks.durable), (2, 0));
+    assert_eq!(journal.unflushed_files().len(), 1);
+    assert_eq!(journal.on_flushed(2).durable, 2);
+}
+
+/// Rule 6: files are freed from the oldest on, only below what a checkpoint allows, never the newest.
+#[test]
+fn files_are_recycled_only_below_the_checkpoint() {
+    let mut journal = journal();
+    let payload = vec![1; 30 << 10];
+    let mut token = 0;
+    for file in 1..3 {
+        for _ in 0..2 {
+            write(&mut journal, &payload, true);
+            while journal.poll_write(token).is_none() {
+                let JournalNeed::File { id, capacity_bytes } = journal.poll_need(false) else {
+                    panic!("no room and no need");
+                };
+                assert_eq!(id, file - 1);
+                journal.on_file_made(id, capacity_bytes);
+            }
+            journal.on_write_done(token, &Ok(()));
+            token += 1;
+        }
+    }
+    assert_eq!(journal.oldest_file_end(), Some(2));
+    assert!(journal.recycle_below(2).is_empty());
+    assert_eq!(journal.oldest_file_end(), Some(2));
+    journal.recycle_below(100);
+    assert_eq!(
+        (journal.oldest_file_end(), journal.files_count()),
+        (None, 2)
+    );
+    // The freed file is written again from its beginning.
+    write(&mut journal, &payload, true);
+    let again = journal.poll_write(token).expect("a recycled file");
+    assert_eq!((again.position, again.file.id), (0, 0));
+}
+
+#[test]
+fn a_batch_larger_than_a_file_gets_its_own() {
+    let mut journal = journal();
+    write(&mut journal, &vec![1; 100 << 10], true);
+    assert!(journal.poll_write(1).is_none());
+    let JournalNeed::File { id, capacity_bytes } = journal.poll_need(false) else {
+        panic!("nothing is asked for");
+    };
+    assert!(capacity_bytes > 100 << 10);
+    journal.on_file_made(id, capacity_bytes);
+    assert_eq!(journal.poll_write(1).expect("it fits").position, 0);
+}
+
+#[test]
+fn file_names_are_read_back() {
+    let name = journal_file_name(258, CoreId(17), 3);
+    assert_eq!(parse_journal_file_name(&name), Some((258, CoreId(17))));
+    assert_eq!(parse_journal_file_name("x.jnl"), None);
+    assert_eq!(parse_journal_file_name(&format!("{name}x")), None);
+}
