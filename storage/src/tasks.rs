@@ -61,6 +61,9 @@ pub(crate) struct Finish {
 pub(crate) enum FileWork {
     /// Renamed; a source that is not there is no error.
     Rename(PathBuf, PathBuf),
+    /// A partition's directory, renamed if it is of this topic: another core may have made a new one of
+    /// that name already.
+    RenameDir(PathBuf, PathBuf, uuid::Uuid),
     /// Removed; absence is no error.
     Remove(PathBuf),
     /// Removed with everything in it (one level deep); absence is no error.
@@ -425,13 +428,28 @@ async fn write_indexes<D: Disk>(
 /// already may be the work of a process that was killed before it flushed: it is flushed anyway.
 async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     let metadata = work.dir.join("partition.metadata");
-    match disk.open(&metadata, OpenMode::Read).await {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    let text = partition_metadata(work.topic_id);
+    match read_file(disk, &metadata, 4096).await {
+        Ok(found) if found == text.as_bytes() => {}
+        found @ (Ok(_) | Err(_))
+            if found
+                .as_ref()
+                .map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |_| true) =>
+        {
+            // The directory of a deleted topic of this name, which its core has not renamed yet.
+            if let Ok(other) = found {
+                let name = work.dir.file_name().unwrap_or_default().to_string_lossy();
+                let mark = xxhash_rust::xxh3::xxh3_64(&other);
+                let suffix = format!(".{mark:016x}-delete");
+                let keep = name.len().min(255 - suffix.len());
+                let aside = work.log_dir.join(format!("{}{suffix}", &name[..keep]));
+                disk.rename(&work.dir, &aside).await?;
+                disk.sync_dir(&work.log_dir).await?;
+            }
             disk.create_dir_all(&work.dir).await?;
-            let text = partition_metadata(work.topic_id);
             write_file(disk, &metadata, text.as_bytes()).await?;
         }
+        Ok(_) => unreachable!("the guard above takes every other content"),
         Err(error) => return Err(error),
     }
     disk.sync_dir(&work.log_dir).await
@@ -476,6 +494,17 @@ pub(crate) async fn move_files<D: Disk>(disk: &D, work: &[FileWork]) -> io::Resu
     for step in work {
         match step {
             FileWork::Rename(from, to) => unless_missing(disk.rename(from, to).await)?,
+            FileWork::RenameDir(from, to, topic_id) => {
+                let expected = partition_metadata(*topic_id);
+                match read_file(disk, &from.join("partition.metadata"), 4096).await {
+                    Ok(found) if found == expected.as_bytes() => {
+                        unless_missing(disk.rename(from, to).await)?;
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
             FileWork::Remove(path) => unless_missing(disk.remove_file(path).await)?,
             FileWork::SyncDir(path) => unless_missing(disk.sync_dir(path).await)?,
             FileWork::RemoveTree(path) => {

@@ -256,7 +256,7 @@ impl Store {
         let from = state.path.join(&name);
         let to = state.path.join(&deleted);
         let work = vec![
-            FileWork::Rename(from, to),
+            FileWork::RenameDir(from, to, partition.key.topic_id),
             FileWork::SyncDir(state.path.clone()),
         ];
         // A write-back that is under way holds the directory by name: it must end first.
