@@ -1,11 +1,12 @@
 //! Files on the ring: opened, read, written, flushed, named and removed without blocking the core.
 //! Lives on one core; knows no journal and no segment.
 //!
-//! A write that must be durable carries RWF_DSYNC: one request, which completes when data and the
-//! metadata needed to find it are on the device. Short reads and writes are continued here, so that a
+//! A write that must be durable carries RWF_DSYNC where the file system is known to obey it: one
+//! request, which completes when data and the metadata needed to find it are on the device. Elsewhere
+//! (FUSE hands the flag to nobody) a flush follows the write, before the write counts as done. Short reads and writes are continued here, so that a
 //! completion always means the whole of it (or the end of the file, or an error).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -81,12 +82,32 @@ pub struct File {
 #[derive(Debug)]
 struct FileInner {
     fd: Option<OwnedFd>,
+    /// Whether RWF_DSYNC is obeyed; asked of the file system at the first durable write.
+    obeys_dsync: Cell<Option<bool>>,
     dropped: Dropped,
 }
 
 impl File {
     fn fd(&self) -> types::Fd {
         types::Fd(self.as_raw_fd())
+    }
+}
+
+/// File systems whose direct writes obey RWF_DSYNC, by the magic number of statfs: ext4, XFS, btrfs.
+const OBEYING_DSYNC: [u64; 3] = [0xEF53, 0x5846_5342, 0x9123_683E];
+
+impl File {
+    fn obeys_dsync(&self) -> bool {
+        if let Some(known) = self.inner.obeys_dsync.get() {
+            return known;
+        }
+        // SAFETY: all of statfs is plain numbers, for which zero is a value.
+        let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open and `about` is writable for the call, which asks once a file.
+        let result = unsafe { libc::fstatfs(self.as_raw_fd(), &raw mut about) };
+        let obeys = result == 0 && OBEYING_DSYNC.contains(&(about.f_type as u64));
+        self.inner.obeys_dsync.set(Some(obeys));
+        obeys
     }
 }
 
@@ -207,7 +228,11 @@ impl Ring {
                 let len = rest.len().min(1 << 30) as u32;
                 opcode::Write::new(file.fd(), rest.as_ptr(), len)
                     .offset(*position + *done_bytes as u64)
-                    .rw_flags(if *sync { libc::RWF_DSYNC } else { 0 })
+                    .rw_flags(if *sync && file.obeys_dsync() {
+                        libc::RWF_DSYNC
+                    } else {
+                        0
+                    })
                     .build()
             }
             _ => unreachable!("only reads and writes are transfers"),
@@ -379,6 +404,7 @@ impl Ring {
         File {
             inner: Rc::new(FileInner {
                 fd: Some(fd),
+                obeys_dsync: Cell::new(None),
                 dropped: Rc::clone(&self.dropped_files),
             }),
         }
@@ -403,10 +429,26 @@ impl Ring {
                 }
             }
             Some(Op::Write {
-                bytes, done_bytes, ..
+                file,
+                bytes,
+                done_bytes,
+                sync,
+                ..
             }) if result > 0 || is_again(result) => {
                 let before = *done_bytes;
                 *done_bytes += result.max(0) as usize;
+                if *done_bytes == bytes.len() && *sync && !file.obeys_dsync() {
+                    let flush = Op::Flush {
+                        _file: file.clone(),
+                        written_bytes: bytes.len(),
+                    };
+                    let entry = opcode::Fsync::new(file.fd())
+                        .flags(types::FsyncFlags::DATASYNC)
+                        .build();
+                    self.ops.replace(token, flush);
+                    self.push(entry.user_data(token.0));
+                    return;
+                }
                 if *done_bytes < bytes.len() {
                     // Go on at a block: a direct write cannot start anywhere else. Less than a block
                     // gained (a limit on the file's size) would go on for ever: that is an error.
@@ -434,6 +476,9 @@ impl Ring {
                     Err(io::Error::from_raw_os_error(libc::EIO))
                 }
             })),
+            Some(Op::Flush { written_bytes, .. }) => {
+                FileOutcome::Done(outcome(result).map(|_| written_bytes as u64))
+            }
             Some(Op::Open { .. }) => {
                 FileOutcome::Opened(outcome(result).map(|_| self.adopt_file(result)))
             }

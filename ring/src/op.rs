@@ -64,6 +64,11 @@ pub(crate) enum Op {
         done_bytes: usize,
         sync: bool,
     },
+    /// The flush behind a write that is done.
+    Flush {
+        _file: File,
+        written_bytes: usize,
+    },
     OnFile {
         _file: File,
     },
@@ -116,6 +121,12 @@ impl OpSlab {
 
     pub fn get_mut(&mut self, token: OpToken) -> Option<&mut Op> {
         self.slot(token)?.op.as_mut()
+    }
+
+    /// Goes on with another operation under the same token.
+    pub fn replace(&mut self, token: OpToken, op: Op) {
+        let slot = self.get_mut(token);
+        *slot.expect("an operation in flight") = op;
     }
 
     pub fn remove(&mut self, token: OpToken) -> Option<Op> {

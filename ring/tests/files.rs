@@ -292,3 +292,25 @@ fn the_probe_finds_direct_io_here() {
     millrace_ring::probe::probe_direct(directory.path()).expect("this file system has it");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_durable_write_is_whole_where_the_flush_is_a_request_of_its_own() {
+    // tmpfs is not among the file systems that obey RWF_DSYNC: the write is followed by a flush.
+    let directory = match tempfile::tempdir_in("/dev/shm") {
+        Ok(directory) => directory,
+        Err(error) => panic!("/dev/shm is on every Linux: {error}"),
+    };
+    let mut disk = Disk::new();
+    let path = directory.path().join("a.jnl");
+    let options = OpenOptions {
+        direct: false,
+        ..NEW_DIRECT
+    };
+    let file = disk.open(&path, options).expect("made");
+    let data = blocks(3, 5).freeze();
+    let token = disk.ring.write_at(&file, 4096, data.clone(), true);
+    assert_eq!(disk.done(token).unwrap(), 3 * 4096);
+    let (bytes, buf) = disk.read(&file, 4096, 4 * 4096);
+    assert_eq!(bytes, 3 * 4096);
+    assert!(buf[..bytes] == data[..]);
+}
