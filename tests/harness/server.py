@@ -81,6 +81,9 @@ class Server:
             # Without it every first member of a group waits three seconds.
             "group.initial.rebalance.delay.ms": "100",
         }
+        if self.kind == "millrace":
+            # Several run side by side.
+            properties["http.listener"] = ""
         properties.update(self.overrides)
         self.properties = self.directory / "server.properties"
         self.properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
