@@ -197,7 +197,7 @@ def _(side, version):
 @case("Produce", "idempotent sequences")
 def _(side, version):
     name = side.topic(f"idempotent-v{version}")
-    producer = side.ask("InitProducerId", 4, {"TransactionalId": None, "TransactionTimeoutMs": 60000})["ProducerId"]
+    producer = side.producer_id()
 
     def send(sequence, epoch=0, count=2):
         data = batch.batch(PAIRS[:count], producer_id=producer, producer_epoch=epoch, base_sequence=sequence)
@@ -211,7 +211,7 @@ def _(side, version):
 @case("Produce", "sequences wrap, and any first one is taken")
 def _(side, version):
     name = side.topic(f"wrap-v{version}")
-    producer = side.ask("InitProducerId", 4, {"TransactionalId": None, "TransactionTimeoutMs": 60000})["ProducerId"]
+    producer = side.producer_id()
     results = {}
     for index, sequence in enumerate((2147483646, 0, 2147483646, 1, 2)):
         data = batch.batch(PAIRS[:2], producer_id=producer, producer_epoch=0, base_sequence=sequence)
@@ -222,7 +222,7 @@ def _(side, version):
 @case("DescribeProducers", "a producer, an unknown topic, an unknown partition")
 def _(side, version):
     name = side.topic("producers")
-    producer = side.ask("InitProducerId", 4, {"TransactionalId": None, "TransactionTimeoutMs": 60000})["ProducerId"]
+    producer = side.producer_id()
     side.produce(name, batch.batch(PAIRS, producer_id=producer, producer_epoch=0, base_sequence=0))
     asked = [{"Name": name, "PartitionIndexes": [0, 5]}, {"Name": "nowhere", "PartitionIndexes": [0]}, {"Name": "meta", "PartitionIndexes": [0]}]
     return side.ask("DescribeProducers", version, {"Topics": asked})
@@ -388,7 +388,7 @@ def _(side, version):
     return results
 
 
-simple("InitProducerId", "idempotent", {"TransactionalId": None, "TransactionTimeoutMs": 60000})
+simple("InitProducerId", "idempotent", lambda side, version: {"ready": side.producer_id()} and {"TransactionalId": None, "TransactionTimeoutMs": 60000})
 simple("InitProducerId", "empty id", {"TransactionalId": "", "TransactionTimeoutMs": 60000})
 simple("InitProducerId", "transactional id", {"TransactionalId": "t", "TransactionTimeoutMs": 60000})
 simple("InitProducerId", "negative timeout", {"TransactionalId": None, "TransactionTimeoutMs": -1})

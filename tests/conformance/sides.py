@@ -139,6 +139,15 @@ class Side:
                 return
             time.sleep(0.02)
 
+    def producer_id(self):
+        """A new one; Kafka has none to give in its first moments."""
+        for _ in range(200):
+            answer = self.ask("InitProducerId", 4, {"TransactionalId": None, "TransactionTimeoutMs": 60000})
+            if answer["ErrorCode"] == 0:
+                return answer["ProducerId"]
+            time.sleep(0.05)
+        raise AssertionError(f"no producer id: {answer}")
+
     def produce(self, name, data, partition=0, version=9):
         answer = self.ask("Produce", version, {
             "Acks": -1, "TimeoutMs": 10000, "TopicData": [{"Name": name, "PartitionData": [{"Index": partition, "Records": data}]}],
