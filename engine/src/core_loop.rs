@@ -17,6 +17,7 @@ use std::time::Duration;
 use glommio::io::PollableFd;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use ring::{Listener, Ring, RingConfig, Waker};
+use storage::open_files::OpenFiles;
 use storage::types::CoreId;
 
 use crate::core_io::{CoreIo, CoreLinks, Machine, TaskQueue};
@@ -52,6 +53,8 @@ pub struct CoreConfig {
     pub frame_memory_bytes: usize,
     /// `socket.request.max.bytes`.
     pub frame_bytes_max: usize,
+    /// Log files that are kept open.
+    pub open_files_max: usize,
     /// Rounds of looking for work before the core sleeps; zero: it sleeps at once.
     pub polling_rounds: u32,
 }
@@ -161,7 +164,7 @@ async fn serve<M: Machine + 'static>(
     let work = Work {
         ring,
         tasks,
-        disk,
+        disk: OpenFiles::new(disk, config.open_files_max),
         background,
         waker: config.waker,
     };
@@ -173,7 +176,7 @@ async fn serve<M: Machine + 'static>(
 struct Work {
     ring: Rc<RefCell<Ring>>,
     tasks: TaskQueue,
-    disk: RingDisk,
+    disk: OpenFiles<RingDisk>,
     background: TaskQueueHandle,
     waker: Waker,
 }

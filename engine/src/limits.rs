@@ -30,5 +30,9 @@ pub const HOUSEKEEPING_US: u64 = 10_000_000;
 /// shorter than what service managers wait before they kill.
 pub const SHUTDOWN_ANSWERS_US: u64 = 5_000_000;
 
+/// How long a stop waits until everything is in its segments, in microseconds: a full disk would hold
+/// it up for ever, and what is left is safe in the journal.
+pub const SHUTDOWN_SETTLE_US: u64 = 60_000_000;
+
 /// How much of a group log is read at a time, in bytes: one large direct read.
 pub const GROUP_LOAD_BYTES: usize = 1 << 20;

@@ -28,7 +28,7 @@ use crate::coordinator::Coordinator;
 use crate::event::{Action, ConnId, ControlMessage, ControlReply, Event, Task, TaskDone};
 use crate::fetch_session::FetchSessions;
 use crate::ids::{Key, KeyMap, Keys};
-use crate::limits::{HOUSEKEEPING_US, SHUTDOWN_ANSWERS_US};
+use crate::limits::{HOUSEKEEPING_US, SHUTDOWN_ANSWERS_US, SHUTDOWN_SETTLE_US};
 use crate::mesh::{MeshMessage, PartitionAnswer, PartitionRef};
 use crate::metadata::MetadataImage;
 use crate::metrics::{ShardMetrics, StoreTotals};
@@ -58,6 +58,8 @@ pub(crate) enum Timer {
     Housekeeping,
     /// A stop has waited long enough for answers.
     Shutdown,
+    /// A stop has waited long enough for the store.
+    Settle,
 }
 
 /// How far a stop is.
@@ -255,6 +257,7 @@ impl Shard {
                     self.set_timer(now.monotonic_us + HOUSEKEEPING_US, Timer::Housekeeping);
                 }
                 Timer::Shutdown => self.close_all(),
+                Timer::Settle => self.stop_unsettled(),
             }
         }
         self.store.tick(now);
@@ -487,5 +490,20 @@ impl Shard {
     fn settle(&mut self, now: Now) {
         self.stopping = Some(Stopping::Settling);
         self.store.begin_shutdown(now);
+        self.set_timer(now.monotonic_us + SHUTDOWN_SETTLE_US, Timer::Settle);
+    }
+
+    /// Leaves what is not in segments to the journal, from which the next start replays it.
+    fn stop_unsettled(&mut self) {
+        if self.stopping == Some(Stopping::Settling) {
+            let what = self.store.unsettled();
+            tracing::warn!(
+                core = self.core.0,
+                what,
+                "stopping before everything is in its segment"
+            );
+            self.stopping = Some(Stopping::Stopped);
+            self.actions.push_back(Action::Stop);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ring::probe::{probe_direct, probe_ring};
+use ring::probe::{probe_direct, probe_ring, raise_descriptor_limit};
 use ring::{Listener, RingConfig, Waker};
 use storage::blocking_disk::{BlockingDisk, block_on};
 use storage::recovery::{self, CoreImage};
@@ -33,6 +33,9 @@ const CORE_MEMORY_BYTES_MIN: u64 = 16 << 20;
 
 /// Messages that fit between two cores before the sender waits.
 const LINK_CAPACITY: usize = 1024;
+
+/// Log files that a core keeps open, at most: more are rarely in use at a time.
+const OPEN_FILES_MAX: usize = 1000;
 
 /// After so long, start-up says what it is doing.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -80,6 +83,8 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             "this machine computes CRC-32C wrongly ({error:?}): its batches could not be trusted"
         )
     })?;
+    let descriptors = raise_descriptor_limit()
+        .map_err(|error| format!("cannot read the limit of open files: {error}"))?;
     let ring_config = RingConfig::default();
     probe_ring(ring_config.clone(), cpus.len(), LOCKED_BYTES_PER_CORE)
         .map_err(|lack| lack.to_string())?;
@@ -178,6 +183,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             listeners,
             frame_memory_bytes: config.memory_bytes / 4,
             frame_bytes_max: usize::try_from(broker.socket_request_bytes_max).unwrap_or(0),
+            open_files_max: open_files_max(descriptors, cores),
             polling_rounds: broker.idle_poll_rounds,
         };
         let links = CoreLinks {
@@ -274,6 +280,15 @@ fn choose_cpus(asked: Option<&Cores>) -> Result<Vec<usize>, String> {
             None => Ok(cpus.clone()),
         },
     }
+}
+
+/// Log files that a core keeps open: a quarter of the process's descriptors are for them, the rest
+/// for connections.
+fn open_files_max(descriptors: u64, cores: u16) -> usize {
+    let share = descriptors / 4 / u64::from(cores);
+    usize::try_from(share)
+        .unwrap_or(usize::MAX)
+        .clamp(16, OPEN_FILES_MAX)
 }
 
 /// Memory of each core: its share of what was asked for, or of an eighth of the machine.

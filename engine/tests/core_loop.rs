@@ -156,6 +156,7 @@ impl Cores {
                 listeners: std::mem::take(&mut listeners),
                 frame_memory_bytes: 16 << 20,
                 frame_bytes_max: FRAME_BYTES_MAX,
+                open_files_max: 100,
                 polling_rounds: 10,
             };
             let links = CoreLinks {

@@ -229,6 +229,27 @@ fn kernel_release() -> String {
         .map_or_else(|_| "(unknown)".into(), |release| release.trim().into())
 }
 
+/// Raises the limit of open descriptors to what this process may raise it to, and tells it: every
+/// connection takes one, and the soft limit that a shell gives is often 1,024.
+///
+/// # Errors
+/// When the limit cannot be read.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is writable for the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let soft = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is readable for the call.
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0;
+    Ok(if raised { limit.rlim_max } else { soft })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
