@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 
 use ring::{File, FileOutcome, OpToken, OpenOptions, Ring};
-use storage::store::DurableWrite;
+use storage::store::{DurableWrite, JournalFileRef};
 
 /// Journal files kept open; a core writes to one or two of each log directory at a time.
 const FILES_MAX: usize = 16;
@@ -24,16 +24,19 @@ pub(crate) type Written = (u64, io::Result<()>);
 /// Open journal files, and the writes in flight.
 #[derive(Default)]
 pub(crate) struct JournalIo {
-    /// By number; the longest open first.
-    files: Vec<(u64, JournalFile)>,
+    /// The longest open first. Numbers begin anew in each log directory, so the path decides.
+    files: Vec<(JournalFileRef, JournalFile)>,
     writes: HashMap<OpToken, u64>,
 }
 
 impl JournalIo {
     /// Starts a write; what ended at once is returned.
     pub fn write(&mut self, ring: &mut Ring, write: DurableWrite) -> Option<Written> {
-        let id = write.file.id;
-        if let Some((_, file)) = self.files.iter_mut().find(|(file, _)| *file == id) {
+        let known = self
+            .files
+            .iter_mut()
+            .find(|(file, _)| file.id == write.file.id && file.path == write.file.path);
+        if let Some((_, file)) = known {
             match file {
                 JournalFile::Opening { queued, .. } => queued.push(write),
                 JournalFile::Open(file) => {
@@ -58,9 +61,10 @@ impl JournalIo {
         };
         match ring.open(&write.file.path, options) {
             Ok(token) => {
+                let reference = write.file.clone();
                 let queued = vec![write];
                 self.files
-                    .push((id, JournalFile::Opening { token, queued }));
+                    .push((reference, JournalFile::Opening { token, queued }));
                 None
             }
             Err(error) => Some((write.token, Err(error))),
@@ -88,7 +92,8 @@ impl JournalIo {
                         matches!(file, JournalFile::Opening { token: opening, .. } if *opening == token)
                     })
                     .expect("only journal files are opened here");
-                let (id, JournalFile::Opening { queued, .. }) = self.files.remove(index) else {
+                let (reference, JournalFile::Opening { queued, .. }) = self.files.remove(index)
+                else {
                     unreachable!("just seen")
                 };
                 match result {
@@ -96,7 +101,7 @@ impl JournalIo {
                         for write in queued {
                             self.submit(ring, &file, write);
                         }
-                        self.files.push((id, JournalFile::Open(file)));
+                        self.files.push((reference, JournalFile::Open(file)));
                         Vec::new()
                     }
                     Err(error) => queued
@@ -121,5 +126,68 @@ fn copy_of(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => error.kind().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::rc::Rc;
+
+    use ring::buf::AlignedBuf;
+    use ring::{Completion, RingConfig};
+
+    use super::*;
+
+    /// A write of one block of `byte` to the journal file number 0 of `dir`.
+    fn write_to(dir: &Path, token: u64, byte: u8) -> DurableWrite {
+        let path = dir.join("0.jnl");
+        std::fs::write(&path, [0; 4096]).expect("a file of zeros");
+        let mut block = AlignedBuf::zeroed(4096);
+        block.fill(byte);
+        DurableWrite {
+            token,
+            file: JournalFileRef {
+                id: 0,
+                path: Rc::new(path),
+            },
+            position: 0,
+            bytes: block.freeze(),
+            sync: true,
+        }
+    }
+
+    #[test]
+    fn files_of_one_number_in_two_directories_are_two_files() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut ring = Ring::new(RingConfig::default()).expect("io_uring works here");
+        let mut journal = JournalIo::default();
+        for (dir, token, byte) in [(one.path(), 1, b'a'), (other.path(), 2, b'b')] {
+            assert!(
+                journal
+                    .write(&mut ring, write_to(dir, token, byte))
+                    .is_none()
+            );
+            let mut written = Vec::new();
+            while written.is_empty() {
+                let mut completions = Vec::new();
+                ring.turn(&mut completions, 16).expect("the ring works");
+                for completion in completions {
+                    if let Completion::File { token, outcome } = completion {
+                        written.extend(journal.complete(&mut ring, token, outcome));
+                    }
+                }
+                ring.sleep_blocking(10).expect("the ring works");
+            }
+            assert!(matches!(written[..], [(done, Ok(()))] if done == token));
+        }
+        assert_eq!(
+            std::fs::read(one.path().join("0.jnl")).unwrap(),
+            [b'a'; 4096]
+        );
+        assert_eq!(
+            std::fs::read(other.path().join("0.jnl")).unwrap(),
+            [b'b'; 4096]
+        );
     }
 }

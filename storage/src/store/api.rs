@@ -278,7 +278,7 @@ pub enum StoreAction {
     Spawn(StoreTask),
 }
 
-/// A journal file, named by a number that is unique within its store.
+/// A journal file, named by a number that is unique within its core and log directory, not beyond.
 #[derive(Clone, Debug)]
 pub struct JournalFileRef {
     /// The number.
