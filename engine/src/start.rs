@@ -2,6 +2,7 @@
 //! one thread per core, the control thread. Runs on the main thread; knows no protocol.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,15 +108,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             of_core.push(one);
         }
     }
-    let http = match &broker.http_listener {
-        Some(place) => Some(TcpListener::bind(resolve(place)?).map_err(|error| {
-            format!(
-                "cannot listen on http.listener={}:{}: {error}",
-                place.host, place.port
-            )
-        })?),
-        None => None,
-    };
+    let http = open_http(&mut broker)?;
 
     let log_dirs = log_dir::open(&broker.log_dirs, broker.node_id, Uuid::new_v4)
         .map_err(|error| error.to_string())?;
@@ -224,6 +217,33 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the HTTP listener. One that nobody asked for is no reason not to start: where its port is
+/// taken, by another broker of this machine perhaps, HTTP stays off.
+fn open_http(broker: &mut BrokerConfig) -> Result<Option<TcpListener>, String> {
+    let Some(place) = broker.http_listener.clone() else {
+        return Ok(None);
+    };
+    match TcpListener::bind(resolve(&place)?) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error)
+            if error.kind() == ErrorKind::AddrInUse
+                && !broker.statics().contains_key("http.listener") =>
+        {
+            tracing::warn!(
+                "HTTP is off: its default place {}:{} is taken; set http.listener",
+                place.host,
+                place.port
+            );
+            broker.http_listener = None;
+            Ok(None)
+        }
+        Err(error) => Err(format!(
+            "cannot listen on http.listener={}:{}: {error}",
+            place.host, place.port
+        )),
+    }
 }
 
 fn store_config(config: &ShardConfig, core: CoreId, epoch: u64) -> StoreConfig {
@@ -361,7 +381,26 @@ fn ready_line(broker: &BrokerConfig, cpus: &[usize], cluster_id: &str) -> String
 
 #[cfg(test)]
 mod tests {
-    use super::{Cores, choose_cpus, core_memory};
+    use super::{Cores, choose_cpus, core_memory, open_http};
+    use crate::config::BrokerConfig;
+
+    #[test]
+    fn a_taken_port_is_an_error_only_where_it_was_asked_for() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let place = taken.local_addr().expect("its address").to_string();
+        let asked = format!("http.listener={place}");
+        let (mut broker, _) = BrokerConfig::read(None, &[asked]).expect("a good configuration");
+        assert!(open_http(&mut broker).is_err());
+        let by_default = broker.http_listener.clone();
+        let (mut broker, _) = BrokerConfig::read(None, &[]).expect("a good configuration");
+        broker.http_listener = by_default;
+        assert!(
+            open_http(&mut broker)
+                .expect("a start without it")
+                .is_none()
+        );
+        assert_eq!(broker.http_listener, None);
+    }
 
     #[test]
     fn only_usable_cpus_get_a_core() {
