@@ -4,7 +4,7 @@
 //! Kafka handles one request of a connection at a time. Here only waiting overlaps: a Produce may
 //! start while earlier Produces wait for their flush or earlier Fetches are parked; a Fetch starts
 //! when every Produce before it is answered, so that it sees what they wrote; anything else starts
-//! when nothing is in flight.
+//! when nothing is in flight. Nothing starts for a client that leaves its answers unread.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 use ring::buf::{Chunk, Shared};
 
 use crate::event::ConnId;
-use crate::limits::CONNECTION_WAITING_BYTES_MAX;
+use crate::limits::{
+    CONNECTION_HELD_BYTES_MAX, CONNECTION_OPEN_FETCHES_MAX, CONNECTION_WAITING_BYTES_MAX,
+};
 
 /// Names the place of one request's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +48,17 @@ enum Answered {
     Nothing,
 }
 
+/// An answer that the kernel has not taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsent {
+    /// Of which kind it is.
+    pub overlap: Overlap,
+    /// When it was given, monotonic microseconds.
+    pub given_us: u64,
+    /// Its size.
+    pub bytes: usize,
+}
+
 /// A request that has not started.
 #[derive(Debug)]
 pub struct Waiting {
@@ -69,8 +82,9 @@ pub struct Connection {
     waiting_bytes: usize,
     slots: VecDeque<Slot>,
     first_sequence: u64,
-    /// When the answers that are not yet taken by the kernel were given, oldest first.
-    unsent: VecDeque<(Overlap, u64)>,
+    /// The answers that are not yet taken by the kernel, oldest first.
+    unsent: VecDeque<Unsent>,
+    held_bytes: usize,
     paused: bool,
     closing: bool,
 }
@@ -87,6 +101,7 @@ impl Connection {
             slots: VecDeque::new(),
             first_sequence: 0,
             unsent: VecDeque::new(),
+            held_bytes: 0,
             paused: false,
             closing: false,
         }
@@ -106,14 +121,17 @@ impl Connection {
 
     /// The next request that may start now, with the place of its answer.
     pub fn start_next(&mut self) -> Option<(u64, Waiting)> {
-        if self.closing {
+        if self.closing || self.held_bytes > CONNECTION_HELD_BYTES_MAX {
             return None;
         }
         let overlap = self.waiting.front()?.overlap;
         let open = || self.slots.iter().filter(|slot| slot.answer.is_none());
         let may_start = match overlap {
             Overlap::Produce => open().all(|slot| slot.overlap != Overlap::Barrier),
-            Overlap::Fetch => open().all(|slot| slot.overlap == Overlap::Fetch),
+            Overlap::Fetch => {
+                open().all(|slot| slot.overlap == Overlap::Fetch)
+                    && open().nth(CONNECTION_OPEN_FETCHES_MAX - 1).is_none()
+            }
             Overlap::Barrier => open().next().is_none(),
         };
         if !may_start {
@@ -138,7 +156,10 @@ impl Connection {
         let slot = &mut self.slots[index];
         assert!(slot.answer.is_none(), "request {sequence} answered twice");
         slot.answer = Some(match chunks {
-            Some(chunks) => Answered::Bytes(chunks),
+            Some(chunks) => {
+                self.held_bytes += bytes_of(&chunks);
+                Answered::Bytes(chunks)
+            }
             None => Answered::Nothing,
         });
     }
@@ -149,16 +170,27 @@ impl Connection {
             self.first_sequence += 1;
             let slot = self.slots.pop_front()?;
             if let Some(Answered::Bytes(chunks)) = slot.answer {
-                self.unsent.push_back((slot.overlap, now_us));
+                self.unsent.push_back(Unsent {
+                    overlap: slot.overlap,
+                    given_us: now_us,
+                    bytes: bytes_of(&chunks),
+                });
                 return Some(chunks);
             }
         }
         None
     }
 
-    /// The oldest unsent answer was taken by the kernel: of which kind it was, and when it was given.
-    pub fn on_sent(&mut self) -> Option<(Overlap, u64)> {
-        self.unsent.pop_front()
+    /// The oldest unsent answer was taken by the kernel.
+    pub fn on_sent(&mut self) -> Option<Unsent> {
+        let sent = self.unsent.pop_front()?;
+        self.held_bytes -= sent.bytes;
+        Some(sent)
+    }
+
+    /// Bytes of answers that are given and not yet taken by the kernel.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// Whether reading should stop (`Some(true)`) or go on (`Some(false)`); `None`: as it is.
@@ -209,6 +241,10 @@ impl Connection {
         }
         chunks
     }
+}
+
+fn bytes_of(chunks: &[Chunk]) -> usize {
+    chunks.iter().map(|chunk| chunk.len()).sum()
 }
 
 #[cfg(test)]
@@ -265,6 +301,31 @@ mod tests {
             connection.next_answer(0).expect("the barrier's")[0][..],
             [1]
         );
+    }
+
+    #[test]
+    fn nothing_starts_for_a_client_that_leaves_its_answers_unread() {
+        let mut connection = connection(&[Fetch, Fetch, Produce]);
+        assert_eq!(start_all(&mut connection), [0, 1, 2]);
+        connection.push(Fetch, Shared::from(vec![0; 10]), 0);
+        connection.answer(2, None);
+        let large = Shared::from(vec![0; CONNECTION_HELD_BYTES_MAX + 1]);
+        connection.answer(0, Some(vec![Chunk::Local(large)]));
+        assert!(start_all(&mut connection).is_empty());
+        assert!(connection.next_answer(0).is_some());
+        assert!(start_all(&mut connection).is_empty());
+        assert_eq!(connection.held_bytes(), CONNECTION_HELD_BYTES_MAX + 1);
+        let sent = connection.on_sent().expect("one was given");
+        assert_eq!(sent.bytes, CONNECTION_HELD_BYTES_MAX + 1);
+        assert_eq!(start_all(&mut connection), [3]);
+    }
+
+    #[test]
+    fn few_fetches_are_parked_side_by_side() {
+        let mut connection = connection(&[Fetch; CONNECTION_OPEN_FETCHES_MAX + 2]);
+        assert_eq!(start_all(&mut connection), [0, 1, 2, 3]);
+        connection.answer(1, bytes(1));
+        assert_eq!(start_all(&mut connection), [4]);
     }
 
     #[test]

@@ -158,6 +158,8 @@ pub struct CoreIo<M> {
     links: CoreLinks,
     admission: Admission,
     frame_bytes_max: usize,
+    /// What readers that have stalled may hold together; the one that holds most goes first.
+    stalled_bytes_max: usize,
     conns: HashMap<ConnId, Conn>,
     by_place: HashMap<Place, ConnId>,
     /// Connections whose receiving is to be looked at when the turn's completions are handled.
@@ -205,6 +207,7 @@ impl<M: Machine> CoreIo<M> {
             links,
             admission: Admission::new(frame_memory_bytes, frame_bytes_max),
             frame_bytes_max,
+            stalled_bytes_max: frame_memory_bytes,
             conns: HashMap::new(),
             by_place: HashMap::new(),
             touched: BTreeSet::new(),
@@ -680,6 +683,7 @@ impl<M: Machine> CoreIo<M> {
         }
         self.sweep_us = now.monotonic_us + SWEEP_US;
         let mut ring = self.ring.borrow_mut();
+        let mut stalled: Vec<(usize, SocketId)> = Vec::new();
         for conn in &self.sending {
             let Some(state) = self.conns.get_mut(conn) else {
                 continue;
@@ -701,6 +705,19 @@ impl<M: Machine> CoreIo<M> {
                 ring.copy_out_unsent(state.socket);
                 worked = true;
             }
+            if state.copied_out {
+                stalled.push((unsent_bytes, state.socket));
+            }
+        }
+        let mut stalled_bytes: usize = stalled.iter().map(|(bytes, _)| bytes).sum();
+        stalled.sort_unstable_by_key(|(bytes, _)| *bytes);
+        while stalled_bytes > self.stalled_bytes_max
+            && let Some((bytes, socket)) = stalled.pop()
+        {
+            tracing::debug!(bytes, "closing a connection that does not read its answers");
+            stalled_bytes -= bytes;
+            ring.close(socket);
+            worked = true;
         }
         let (conns, by_place) = (&mut self.conns, &self.by_place);
         let received: HashMap<Place, usize> = by_place

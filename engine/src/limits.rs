@@ -10,9 +10,23 @@ pub const CONNECTION_WAITING_REQUESTS_MAX: usize = 1024;
 /// Answers that one connection may leave unread before its requests are no longer read.
 pub const CONNECTION_UNSENT_ANSWERS_MAX: usize = 1024;
 
-/// The longest answer to one Fetch, as a share of the core's memory: 1/8 lets several readers of old
-/// data make progress side by side.
-pub const FETCH_ANSWER_MEMORY_SHARE: usize = 8;
+/// Bytes of answers that one connection may leave unread before its next request starts: Kafka starts
+/// none at all, this much keeps the socket busy.
+pub const CONNECTION_HELD_BYTES_MAX: usize = 1 << 20;
+
+/// Fetches of one connection that may be parked side by side. Clients have one at a time.
+pub const CONNECTION_OPEN_FETCHES_MAX: usize = 4;
+
+/// What answers that are being made or sent may hold, as a share of the core's memory. One Fetch gets
+/// at most half of what is left of it, so that several readers of old data make progress side by side
+/// and readers that stall keep little.
+pub const ANSWERS_MEMORY_SHARE: usize = 8;
+
+/// What a Fetch may ask for even when answers hold their share already: enough for progress.
+pub const FETCH_ROOM_BYTES_MIN: usize = 64 << 10;
+
+const _: () =
+    assert!(FETCH_ROOM_BYTES_MIN * CONNECTION_OPEN_FETCHES_MAX <= CONNECTION_HELD_BYTES_MAX);
 
 /// Compressed batches above this size are walked beside the serving queue: below it, walking takes
 /// about as long as starting a task.

@@ -118,7 +118,11 @@ impl Shard {
 
     fn set_answer(&mut self, head: Head, chunks: Option<Vec<Chunk>>) {
         match self.connections.get_mut(&head.ticket.conn) {
-            Some(connection) => connection.answer(head.ticket.sequence, chunks),
+            Some(connection) => {
+                let before = connection.held_bytes();
+                connection.answer(head.ticket.sequence, chunks);
+                self.answers_bytes += connection.held_bytes() - before;
+            }
             None => self.release(chunks.into_iter().flatten()),
         }
     }
@@ -149,10 +153,10 @@ impl Shard {
         self.release(released);
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.active_us = now.monotonic_us;
-            let sent = connection.on_sent();
-            if let Some((overlap, given_us)) = sent {
-                let us = now.monotonic_us.saturating_sub(given_us);
-                match overlap {
+            if let Some(sent) = connection.on_sent() {
+                self.answers_bytes -= sent.bytes;
+                let us = now.monotonic_us.saturating_sub(sent.given_us);
+                match sent.overlap {
                     Overlap::Produce => self.metrics.on_produce_stage(Stage::Respond, us),
                     Overlap::Fetch => self.metrics.on_fetch_stage(Stage::Respond, us),
                     Overlap::Barrier => {}
@@ -183,6 +187,7 @@ impl Shard {
         let Some(mut connection) = self.connections.remove(&conn) else {
             return;
         };
+        self.answers_bytes -= connection.held_bytes();
         let idle = connection.is_idle();
         let unsent = connection.take_answers();
         self.release(unsent);

@@ -100,6 +100,8 @@ pub struct Shard {
     pub(crate) log_dirs_gatherings: KeyMap<LogDirsGathering>,
     pub(crate) produces: KeyMap<ProduceState>,
     pub(crate) fetches: KeyMap<FetchState>,
+    /// Bytes of answers that are given and not yet taken by the kernel, or that open Fetches may bring.
+    pub(crate) answers_bytes: usize,
     pub(crate) sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
 
@@ -156,6 +158,7 @@ impl Shard {
             log_dirs_gatherings: KeyMap::default(),
             produces: KeyMap::default(),
             fetches: KeyMap::default(),
+            answers_bytes: 0,
             sessions: FetchSessions::new(core.0, cores, sessions_max.div_ceil(usize::from(cores))),
             producer_ids: ProducerIds::default(),
             append_groups: KeyMap::default(),

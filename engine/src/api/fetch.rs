@@ -13,7 +13,7 @@ use super::{Head, Outcome, Request};
 use crate::calls::{FetchedPart, Waiting};
 use crate::fetch_session::{SessionKey, SessionPartition, SessionPlan};
 use crate::ids::Key;
-use crate::limits::FETCH_ANSWER_MEMORY_SHARE;
+use crate::limits::{ANSWERS_MEMORY_SHARE, FETCH_ROOM_BYTES_MIN};
 use crate::mesh::{CallId, FetchCall, FetchHead, FetchPart, MeshMessage, PartitionRef};
 use crate::metrics::Stage;
 use crate::shard::{Shard, Timer};
@@ -27,12 +27,26 @@ pub struct FetchState {
     cores: Vec<CoreAsk>,
     bytes_min: usize,
     bytes_max: usize,
+    /// What it may bring now, counted in the core's answers; zero while it is parked.
+    reserved_bytes: usize,
     deadline_us: u64,
     parked: bool,
     /// When its data was first looked for to the end, monotonic microseconds.
     found_us: Option<u64>,
     due: bool,
     read_committed: bool,
+}
+
+impl FetchState {
+    /// How many bytes are worth answering with: what the client waits for, or less where memory is
+    /// short and the client has to come again anyhow.
+    fn enough_bytes(&self) -> usize {
+        if 0 < self.reserved_bytes && self.reserved_bytes < self.bytes_max {
+            self.bytes_min.min(self.reserved_bytes / 2)
+        } else {
+            self.bytes_min.min(self.bytes_max)
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -195,15 +209,12 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
     let failed = items.iter().any(|item| item.found.is_some());
     let wait_us = u64::try_from(body.max_wait_ms).unwrap_or(0) * 1000;
     let configured = usize::try_from(shard.image.config().fetch_bytes_max).unwrap_or(0);
-    let memory_share = shard.config.memory_bytes / FETCH_ANSWER_MEMORY_SHARE;
-    let answer_bytes_max = configured.min(memory_share);
     let state = FetchState {
         head: request.head,
         session,
         bytes_min: usize::try_from(body.min_bytes).unwrap_or(0),
-        bytes_max: usize::try_from(body.max_bytes)
-            .unwrap_or(0)
-            .min(answer_bytes_max),
+        bytes_max: usize::try_from(body.max_bytes).unwrap_or(0).min(configured),
+        reserved_bytes: 0,
         deadline_us: now_us + wait_us,
         parked: false,
         found_us: None,
@@ -228,6 +239,13 @@ fn ask(shard: &mut Shard, now: Now, request: Key, index: usize) {
     let Some(state) = shard.fetches.get_mut(&request) else {
         return;
     };
+    if state.reserved_bytes == 0 {
+        let share = shard.config.memory_bytes / ANSWERS_MEMORY_SHARE;
+        let room = share.saturating_sub(shard.answers_bytes) / 2;
+        state.reserved_bytes = state.bytes_max.min(room.max(FETCH_ROOM_BYTES_MIN));
+        shard.answers_bytes += state.reserved_bytes;
+    }
+    let bytes_min = state.enough_bytes();
     let watch = !state.due;
     let shares = state.cores.len();
     let core_ask = &mut state.cores[index];
@@ -244,8 +262,8 @@ fn ask(shard: &mut Shard, now: Now, request: Key, index: usize) {
     }
     let call = FetchCall {
         parts,
-        bytes_max: state.bytes_max,
-        bytes_min: state.bytes_min.div_ceil(shares),
+        bytes_max: state.reserved_bytes,
+        bytes_min: bytes_min.div_ceil(shares),
         watch,
     };
     let (id, core) = (core_ask.id, core_ask.core);
@@ -324,6 +342,7 @@ impl Shard {
         let Some(state) = self.fetches.remove(&request) else {
             return;
         };
+        self.answers_bytes -= state.reserved_bytes;
         for ask in &state.cores {
             if !ask.asking {
                 self.calls.remove(&ask.id.0);
@@ -362,10 +381,14 @@ fn evaluate(shard: &mut Shard, now: Now, request: Key) {
         failed |= head.error != ErrorCode::None || head.diverging.is_some();
         bytes += chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
     }
-    let enough = failed || bytes >= state.bytes_min;
+    let enough = failed || bytes >= state.enough_bytes();
     if enough || state.due || now.monotonic_us >= state.deadline_us {
         finish(shard, now, request);
-    } else if !state.parked {
+        return;
+    }
+    shard.answers_bytes -= state.reserved_bytes;
+    state.reserved_bytes = 0;
+    if !state.parked {
         state.parked = true;
         let deadline_us = state.deadline_us;
         shard.set_timer(deadline_us, Timer::Fetch(request));
@@ -382,12 +405,17 @@ fn finish(shard: &mut Shard, now: Now, request: Key) {
             shard.forget(ask.core, ask.id);
         }
     }
+    shard.answers_bytes -= state.reserved_bytes;
     let found_us = state.found_us.unwrap_or(now.monotonic_us);
     let journal_us = found_us.saturating_sub(state.head.started_us);
     let flush_us = now.monotonic_us.saturating_sub(found_us);
     shard.metrics.on_fetch_stage(Stage::Journal, journal_us);
     shard.metrics.on_fetch_stage(Stage::Flush, flush_us);
-    let mut left_bytes = state.bytes_max;
+    // A fetch that was parked brings no more than it was parked with: less than it waits for.
+    let mut left_bytes = match state.reserved_bytes {
+        0 => state.bytes_max,
+        reserved_bytes => reserved_bytes,
+    };
     let mut any = false;
     let mut dropped: Vec<Chunk> = Vec::new();
     let mut responses: Vec<wire::FetchableTopicResponse<'static>> = Vec::new();
