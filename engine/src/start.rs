@@ -2,10 +2,11 @@
 //! one thread per core, the control thread. Runs on the main thread; knows no protocol.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::probe::{probe_direct, probe_ring, raise_descriptor_limit};
@@ -50,6 +51,10 @@ pub enum Cores {
     List(Vec<usize>),
 }
 
+/// How often a port that is taken is tried again, and the pause before each: about two seconds.
+const PORT_TRIES: usize = 40;
+const PORT_PAUSE: Duration = Duration::from_millis(50);
+
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
 pub struct StartOptions {
@@ -93,7 +98,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
     let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
     for listener in &mut broker.listeners {
         let address = resolve(&listener.bind)?;
-        let group = Listener::bind_group(address, cpus.len()).map_err(|error| {
+        let group = listen(address, cpus.len()).map_err(|error| {
             format!(
                 "cannot listen on {}://{}:{}: {error}",
                 listener.name, listener.bind.host, listener.bind.port
@@ -217,6 +222,18 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Listens, and waits a little where the port is taken: the kernel may still be closing the sockets of
+/// a broker that was killed a moment ago, because a ring is taken down after its process has ended.
+fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
+    for _ in 0..PORT_TRIES {
+        match Listener::bind_group(address, count) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => thread::sleep(PORT_PAUSE),
+            done => return done,
+        }
+    }
+    Listener::bind_group(address, count)
 }
 
 /// Opens the HTTP listener. One that nobody asked for is no reason not to start: where its port is
