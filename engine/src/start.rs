@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ring::probe::{probe_direct, probe_ring, raise_descriptor_limit};
-use ring::{Listener, RingConfig, Waker};
+use ring::{Listener, RingConfig, Waker, clock};
 use storage::blocking_disk::{BlockingDisk, block_on};
 use storage::recovery::{self, CoreImage};
 use storage::store::{Store, StoreConfig};
@@ -39,8 +39,8 @@ const LINK_CAPACITY: usize = 1024;
 /// Log files that a core keeps open, at most: more are rarely in use at a time.
 const OPEN_FILES_MAX: usize = 1000;
 
-/// After so long, start-up says what it is doing.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// After so long, in microseconds, start-up says what it was doing.
+const PATIENCE_US: u64 = 1_000_000;
 
 /// Which CPUs get a data core.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,12 +74,16 @@ pub struct StartOptions {
 /// A sentence for the operator: what is wrong, and what to do about it. Nothing was touched if the
 /// configuration is at fault.
 pub fn run(options: &StartOptions) -> Result<(), String> {
-    let began = Instant::now();
+    let began_us = clock::monotonic_us();
     let (mut broker, warnings) =
         BrokerConfig::read(options.config_file.as_deref(), &options.overrides)
             .map_err(|error| error.to_string())?;
     for warning in warnings {
         tracing::warn!(key = warning.key, "{}", warning.why);
+    }
+    if options.config_file.is_some() && !broker.statics().contains_key("http.listener") {
+        // The default is for who tries the broker without a file; Kafka's own file opens no HTTP.
+        broker.http_listener = None;
     }
     let cpus = choose_cpus(options.cores.as_ref())?;
     let cores = u16::try_from(cpus.len()).map_err(|_| "too many cores".to_owned())?;
@@ -92,8 +96,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
     let descriptors = raise_descriptor_limit()
         .map_err(|error| format!("cannot read the limit of open files: {error}"))?;
     let ring_config = RingConfig::default();
-    probe_ring(ring_config.clone(), cpus.len(), LOCKED_BYTES_PER_CORE)
-        .map_err(|lack| lack.to_string())?;
+    probe_ring(ring_config, cpus.len(), LOCKED_BYTES_PER_CORE).map_err(|lack| lack.to_string())?;
 
     let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
     for listener in &mut broker.listeners {
@@ -121,7 +124,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         probe_direct(dir).map_err(|lack| lack.to_string())?;
     }
     let image = MetadataImage::new(log_dirs.cluster_id.clone(), broker.clone());
-    let recovery_began = Instant::now();
+    let recovery_began_us = clock::monotonic_us();
     let Booted { image, recovered } =
         block_on(boot(&BlockingDisk::new(), &broker.log_dirs, cores, image))
             .map_err(|error| error.to_string())?;
@@ -137,11 +140,9 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             "the last run ended without a clean stop: its journal is replayed"
         );
     }
-    if recovery_began.elapsed() > PATIENCE {
-        tracing::info!(
-            seconds = recovery_began.elapsed().as_secs_f64(),
-            "recovered"
-        );
+    let recovery_us = clock::monotonic_us() - recovery_began_us;
+    if recovery_us > PATIENCE_US {
+        tracing::info!(ms = recovery_us / 1000, "recovered");
     }
 
     let config = Arc::new(ShardConfig {
@@ -176,7 +177,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         let core_config = CoreConfig {
             core,
             cpu: Some(*cpu),
-            ring: ring_config.clone(),
+            ring: ring_config,
             waker: waker.clone(),
             listeners,
             frame_memory_bytes: config.memory_bytes / 4,
@@ -203,16 +204,17 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         cores: to_cores,
         replies: reply_receiver,
         on_ready: Box::new(move || {
-            tracing::info!(start_ms = began.elapsed().as_millis() as u64, "{ready}");
+            tracing::info!(
+                start_ms = (clock::monotonic_us() - began_us) / 1000,
+                "{ready}"
+            );
             if let Err(error) =
                 block_on(recovery::discard_older(&BlockingDisk::new(), &dirs, epoch))
             {
                 tracing::warn!(%error, "journals of earlier starts could not be removed");
             }
         }),
-        start_time_seconds: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
+        start_time_seconds: u64::try_from(clock::wall_ms() / 1000).unwrap_or(0),
     };
     crate::control::run(control).map_err(|error| format!("the control thread: {error}"))?;
     for thread in threads {
@@ -288,8 +290,8 @@ fn make_shard(
 ) -> Shard {
     let core = core_image.core;
     let now = Now {
-        monotonic_us: ring::clock::monotonic_us(),
-        wall_ms: ring::clock::wall_ms(),
+        monotonic_us: clock::monotonic_us(),
+        wall_ms: clock::wall_ms(),
     };
     let store = Store::new(store_config, core_image);
     Shard::new(core, config, image, store, now)
