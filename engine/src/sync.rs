@@ -17,6 +17,9 @@ use crate::shard::Shard;
 #[derive(Debug, Default)]
 pub(crate) struct Sync {
     open: VecDeque<OpenVersion>,
+    /// Partitions that may lie in a log directory that was offline at the start: made anew they would
+    /// use their offsets again, so they are not served before a start that finds them.
+    withheld: HashSet<PartitionRef>,
 }
 
 #[derive(Debug)]
@@ -30,6 +33,19 @@ impl Shard {
     /// if a crash came between the two.
     pub(crate) fn adopt_partitions(&mut self, now: Now) {
         let topics: Vec<TopicId> = self.image.topics().map(|topic| topic.id).collect();
+        let dirs = self.config.broker.log_dirs.len();
+        if (0..dirs).any(|dir| self.store.is_dir_offline(dir)) {
+            for topic in self.image.topics() {
+                for partition in topic.partitions() {
+                    if self.store.find(topic.id, partition.index).is_none() {
+                        self.sync.withheld.insert(PartitionRef {
+                            topic_id: topic.id,
+                            partition: partition.index,
+                        });
+                    }
+                }
+            }
+        }
         for topic_id in topics {
             self.ensure_partitions(now, topic_id);
         }
@@ -88,7 +104,10 @@ impl Shard {
                 topic_id,
                 partition: partition.index,
             };
-            if self.owner(place) != self.core || self.partitions.contains_key(&place) {
+            if self.owner(place) != self.core
+                || self.partitions.contains_key(&place)
+                || self.sync.withheld.contains(&place)
+            {
                 continue;
             }
             let epoch = self.image.leader_epoch(&partition);
