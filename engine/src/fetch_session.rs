@@ -2,7 +2,7 @@
 //! so that requests and answers carry only changes. Lives on the core that made the session; a client
 //! that comes back on another core is told that its session is unknown, and starts a new one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use net::kafka::error::ErrorCode;
@@ -48,6 +48,8 @@ struct Session {
     used_us: u64,
     order: Vec<SessionKey>,
     partitions: HashMap<SessionKey, SessionPartition>,
+    /// Which of them bring records in the answer that is being made.
+    brought: HashSet<SessionKey>,
 }
 
 /// The sessions of one core.
@@ -126,6 +128,7 @@ impl FetchSessions {
             used_us: now_us,
             order,
             partitions: partitions.into_iter().collect(),
+            brought: HashSet::new(),
         };
         self.sessions.insert(id, session);
         SessionPlan::New(id)
@@ -224,12 +227,25 @@ impl FetchSessions {
             || known.told_log_start_offset != Some(log_start_offset);
         known.told_high_watermark = Some(high_watermark);
         known.told_log_start_offset = Some(log_start_offset);
-        if has_records && let Some(place) = session.order.iter().position(|known| known == key) {
-            // Fair over time: who brought records goes to the end.
-            let key = session.order.remove(place);
-            session.order.push(key);
+        if has_records {
+            session.brought.insert(key.clone());
         }
         changed || has_records
+    }
+
+    /// Ends an answer. Fair over time: partitions that brought records go to the end.
+    pub fn told(&mut self, id: i32) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && !session.brought.is_empty()
+        {
+            let brought = std::mem::take(&mut session.brought);
+            let (last, mut first): (Vec<SessionKey>, Vec<SessionKey>) =
+                std::mem::take(&mut session.order)
+                    .into_iter()
+                    .partition(|key| brought.contains(key));
+            first.extend(last);
+            session.order = first;
+        }
     }
 }
 
@@ -297,6 +313,8 @@ mod tests {
         let mut sessions = FetchSessions::new(0, 1, 10);
         let id = open(&mut sessions, 0).id();
         sessions.tell(id, &key(0), false, true, 5, 0);
+        sessions.tell(id, &key(1), false, false, 5, 0);
+        sessions.told(id);
         let step = sessions.step(1, id, 1, false, vec![], &[]).expect("a step");
         let order: Vec<i32> = step.iter().map(|(key, _)| key.partition).collect();
         assert_eq!(order, [1, 0]);

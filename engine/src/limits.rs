@@ -14,6 +14,10 @@ pub const CONNECTION_UNSENT_ANSWERS_MAX: usize = 1024;
 /// none at all, this much keeps the socket busy.
 pub const CONNECTION_HELD_BYTES_MAX: usize = 1 << 20;
 
+/// Reads of the disk that one Fetch starts on a core: a client that reads thousands of small partitions
+/// comes again for the others.
+pub const FETCH_DISK_READS_MAX: usize = 256;
+
 /// Fetches of one connection that may be parked side by side. Clients have one at a time.
 pub const CONNECTION_OPEN_FETCHES_MAX: usize = 4;
 

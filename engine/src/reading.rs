@@ -9,6 +9,7 @@ use storage::types::{CoreId, LeaderEpoch, Now, Offset};
 
 use crate::calls::Origin;
 use crate::ids::Key;
+use crate::limits::FETCH_DISK_READS_MAX;
 use crate::mesh::{
     Answer, Ask, CallId, FetchCall, FetchHead, FetchPart, LogDirReport, MeshMessage,
     PartitionAnswer, PartitionCall, PartitionRef, ProducerReport,
@@ -77,7 +78,11 @@ impl Shard {
                     self.tickets.insert(ticket, waiting);
                     fetch.open_count += 1;
                     found_any = true;
-                    left_bytes = left_bytes.saturating_sub(part.bytes_max);
+                    left_bytes = if fetch.open_count < FETCH_DISK_READS_MAX {
+                        left_bytes.saturating_sub(self.expected_bytes(&part))
+                    } else {
+                        0
+                    };
                     Vec::new()
                 }
             };
@@ -91,6 +96,17 @@ impl Shard {
         } else {
             self.owner_fetches.insert(key, fetch);
         }
+    }
+
+    /// What a read of the disk may bring, at most, but for a batch larger than what was asked for.
+    fn expected_bytes(&self, part: &FetchPart) -> usize {
+        let whole_bytes = self
+            .partitions
+            .get(&part.partition)
+            .and_then(|partition| self.store.size_bytes(partition.log))
+            .map_or(u64::MAX, |(size_bytes, _)| size_bytes);
+        part.bytes_max
+            .min(usize::try_from(whole_bytes).unwrap_or(usize::MAX))
     }
 
     fn read_part(

@@ -473,6 +473,7 @@ fn finish(shard: &mut Shard, now: Now, request: Key) {
             }),
         }
     }
+    shard.sessions.told(state.session.id());
     shard.release(dropped);
     let response = wire::FetchResponse {
         session_id: state.session.id(),
