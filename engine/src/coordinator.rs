@@ -2,7 +2,7 @@
 //! what it asks. Lives on the core that owns the partitions of `__consumer_offsets`; knows no protocol
 //! of groups.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use ring::buf::Shared;
 use storage::batch::{self, Compression};
@@ -17,7 +17,7 @@ use crate::controller::METADATA_PARTITION;
 use crate::group::{
     Append, AppendFailure, GroupCall, GroupConfig, GroupCoordinator, ReplyToken, Ticket,
 };
-use crate::ids::KeyMap;
+use crate::ids::{KeyMap, OwnMap};
 use crate::limits::GROUP_LOAD_BYTES;
 use crate::mesh::{Answer, PartitionRef};
 use crate::metadata::OFFSETS_TOPIC;
@@ -32,7 +32,7 @@ const BATCH_OVERHEAD_BYTES: usize = 128;
 pub(crate) struct Coordinator {
     groups: GroupCoordinator,
     callers: KeyMap<Origin>,
-    logs: HashMap<i32, GroupLog>,
+    logs: OwnMap<i32, GroupLog>,
 }
 
 /// One partition of the offsets topic.
@@ -66,7 +66,7 @@ impl Coordinator {
         Coordinator {
             groups: GroupCoordinator::new(group_config, [config.seed, u64::from(core.0)]),
             callers: KeyMap::default(),
-            logs: HashMap::new(),
+            logs: OwnMap::default(),
         }
     }
 

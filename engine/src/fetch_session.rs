@@ -8,6 +8,8 @@ use std::sync::Arc;
 use net::kafka::error::ErrorCode;
 use storage::types::{PartitionIndex, TopicId};
 
+use crate::ids::OwnMap;
+
 /// A session that was used within this time is not evicted for a new one, in microseconds (Kafka's
 /// `min.incremental.fetch.session.eviction.ms`).
 const EVICTION_AGE_US: u64 = 120_000_000;
@@ -55,7 +57,7 @@ struct Session {
 /// The sessions of one core.
 #[derive(Debug)]
 pub struct FetchSessions {
-    sessions: HashMap<i32, Session>,
+    sessions: OwnMap<i32, Session>,
     sessions_max: usize,
     core: u16,
     cores: u16,
@@ -87,7 +89,7 @@ impl FetchSessions {
     /// No sessions yet, and room for `sessions_max`.
     pub fn new(core: u16, cores: u16, sessions_max: usize) -> FetchSessions {
         FetchSessions {
-            sessions: HashMap::new(),
+            sessions: OwnMap::default(),
             sessions_max,
             core,
             cores,

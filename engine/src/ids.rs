@@ -10,6 +10,10 @@ pub type Key = u64;
 /// A map by [`Key`].
 pub type KeyMap<T> = HashMap<Key, T, BuildHasherDefault<KeyHasher>>;
 
+/// A map by names that this broker made itself, whatever they consist of. Equal runs meet its entries in
+/// equal order.
+pub type OwnMap<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
+
 /// Gives out keys.
 #[derive(Debug, Default)]
 pub struct Keys {

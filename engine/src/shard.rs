@@ -6,7 +6,7 @@
 //! from others), `controller` and `sync` (topic metadata), `coordinator` (groups), `api/*`.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use net::kafka::error::ErrorCode;
@@ -27,7 +27,7 @@ use crate::controller::{Controller, METADATA_PARTITION};
 use crate::coordinator::Coordinator;
 use crate::event::{Action, ConnId, ControlMessage, ControlReply, Event, Task, TaskDone};
 use crate::fetch_session::FetchSessions;
-use crate::ids::{Key, KeyMap, Keys};
+use crate::ids::{Key, KeyMap, Keys, OwnMap};
 use crate::limits::{HOUSEKEEPING_US, SHUTDOWN_ANSWERS_US, SHUTDOWN_SETTLE_US};
 use crate::mesh::{MeshMessage, PartitionAnswer, PartitionRef};
 use crate::metadata::MetadataImage;
@@ -87,13 +87,13 @@ pub struct Shard {
     pub(crate) metrics: ShardMetrics,
     pub(crate) walk_scratch: WalkScratch,
 
-    pub(crate) connections: HashMap<ConnId, Connection>,
+    pub(crate) connections: OwnMap<ConnId, Connection>,
     /// Connections that have got answers in this turn.
     pub(crate) ready: Vec<ConnId>,
     /// Connections that are to be closed at the end of this event.
     pub(crate) closing: Vec<ConnId>,
-    pub(crate) partitions: HashMap<PartitionRef, Partition>,
-    pub(crate) logs: HashMap<LogId, PartitionRef>,
+    pub(crate) partitions: OwnMap<PartitionRef, Partition>,
+    pub(crate) logs: OwnMap<LogId, PartitionRef>,
 
     pub(crate) calls: KeyMap<Waiting>,
     pub(crate) gatherings: KeyMap<Gathering>,
@@ -112,7 +112,7 @@ pub struct Shard {
     pub(crate) questions: KeyMap<Questions>,
     pub(crate) tickets: KeyMap<Ticketed>,
     pub(crate) watches: KeyMap<Watch>,
-    pub(crate) watches_by_call: HashMap<Origin, Key>,
+    pub(crate) watches_by_call: OwnMap<Origin, Key>,
 
     /// Only on the first core.
     pub(crate) controller: Option<Controller>,
@@ -148,11 +148,11 @@ impl Shard {
             leases: LeaseTable::new(core.0),
             metrics: ShardMetrics::new(core),
             walk_scratch: WalkScratch::new(),
-            connections: HashMap::new(),
+            connections: OwnMap::default(),
             ready: Vec::new(),
             closing: Vec::new(),
-            partitions: HashMap::new(),
-            logs: HashMap::new(),
+            partitions: OwnMap::default(),
+            logs: OwnMap::default(),
             calls: KeyMap::default(),
             gatherings: KeyMap::default(),
             log_dirs_gatherings: KeyMap::default(),
@@ -167,7 +167,7 @@ impl Shard {
             questions: KeyMap::default(),
             tickets: KeyMap::default(),
             watches: KeyMap::default(),
-            watches_by_call: HashMap::new(),
+            watches_by_call: OwnMap::default(),
             controller: None,
             sync: Sync::default(),
             coordinator: Coordinator::new(core, &config),

@@ -8,7 +8,7 @@
 mod chain;
 mod image;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,7 +113,7 @@ pub struct Recovered {
 pub struct Scan {
     dirs: Vec<PathBuf>,
     offline: Vec<Option<String>>,
-    partitions: HashMap<(TopicId, PartitionIndex), Building>,
+    partitions: BTreeMap<(TopicId, PartitionIndex), Building>,
     deletions: Vec<Vec<Deletion>>,
     deleted: Vec<image::Deleted>,
     epoch_max: u64,
@@ -126,7 +126,7 @@ pub async fn scan<D: Disk>(disk: &D, dirs: &[PathBuf]) -> Scan {
     let mut scan = Scan {
         dirs: dirs.to_vec(),
         offline: vec![None; dirs.len()],
-        partitions: HashMap::new(),
+        partitions: BTreeMap::new(),
         deletions: vec![Vec::new(); dirs.len()],
         deleted: Vec::new(),
         epoch_max: 0,

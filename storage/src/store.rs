@@ -42,7 +42,7 @@ mod start;
 mod tests;
 mod write_back;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 
 pub use crate::tasks::{StoreTask, StoreTaskDone};
@@ -106,7 +106,7 @@ pub struct Store {
     config: StoreConfig,
     dirs: Vec<Dir>,
     logs: Vec<Option<Box<PartitionLog>>>,
-    by_key: HashMap<(TopicId, PartitionIndex), LogId>,
+    by_key: BTreeMap<(TopicId, PartitionIndex), LogId>,
     actions: VecDeque<StoreAction>,
     notices: VecDeque<Notice>,
     /// Directory of each journal write in flight, by token.

@@ -1,6 +1,6 @@
 //! Partitions as checkpoints and journal entries make them. Runs in recovery; knows no disk.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::batch::BatchHeader;
@@ -39,7 +39,7 @@ pub(super) struct Deleted {
 
 #[derive(Default)]
 pub(super) struct Builder {
-    pub partitions: HashMap<(TopicId, PartitionIndex), Building>,
+    pub partitions: BTreeMap<(TopicId, PartitionIndex), Building>,
     pub deleted: Vec<Deleted>,
 }
 

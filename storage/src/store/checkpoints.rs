@@ -1,6 +1,6 @@
 //! When checkpoints are taken and what they free. Part of a core's store; knows no bytes of theirs.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::checkpoint::{CheckpointHead, Encoder, checkpoint_path};
@@ -23,7 +23,7 @@ pub(super) struct Checkpoints {
     running: Option<(u64, bool)>,
     last_us: u64,
     /// Logs that keep the oldest journal file from being freed, and that file's last sequence.
-    relief: Option<(u64, HashSet<LogId>)>,
+    relief: Option<(u64, BTreeSet<LogId>)>,
 }
 
 struct Snapshot {
@@ -202,7 +202,7 @@ impl Store {
         let Some(end) = self.dirs[dir].journal.oldest_file_end() else {
             return;
         };
-        let pinning: HashSet<LogId> = self
+        let pinning: BTreeSet<LogId> = self
             .logs
             .iter()
             .enumerate()

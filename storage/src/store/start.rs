@@ -1,7 +1,7 @@
 //! How a store begins: what recovery found goes into this start's own journal and checkpoint before
 //! the store serves. Part of a core's store.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use crate::journal::{Entry, EntryKind, Journal};
@@ -55,7 +55,7 @@ impl Store {
             config,
             dirs,
             logs: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: BTreeMap::new(),
             actions: VecDeque::new(),
             notices: VecDeque::new(),
             writes: HashMap::new(),
