@@ -16,6 +16,10 @@ use crate::mesh::{
 };
 use crate::shard::Shard;
 
+/// How often the reads of one fetch are repeated when segments are replaced or deleted under them: more
+/// than ever happens, and an end where compaction left nothing to find.
+const READS_REPEATED_MAX: u32 = 32;
+
 /// One core's part of a fetch while the disk is read for it.
 #[derive(Debug)]
 pub struct OwnerFetch {
@@ -23,6 +27,8 @@ pub struct OwnerFetch {
     call: FetchCall,
     found: Vec<(FetchHead, Vec<Shared>)>,
     open_count: usize,
+    /// Reads that were repeated because the log changed under them.
+    repeated: u32,
 }
 
 /// A parked fetch that waits for bytes in partitions of this core.
@@ -60,6 +66,7 @@ impl Shard {
             origin,
             found: Vec::with_capacity(call.parts.len()),
             open_count: 0,
+            repeated: 0,
             call,
         };
         let mut left_bytes = fetch.call.bytes_max;
@@ -323,9 +330,30 @@ impl Shard {
                     unreachable!("a fetch ends with its last read");
                 };
                 match result {
+                    Ok(views) if views.is_empty() && fetch.repeated < READS_REPEATED_MAX => {
+                        // The log changed meanwhile: what is there now?
+                        fetch.repeated += 1;
+                        let wanted = fetch.call.parts[part];
+                        let (head, read) = self.read_part(now, &wanted, wanted.bytes_max, true);
+                        let views = match read {
+                            Some(Read::Disk(ticket)) => {
+                                self.tickets
+                                    .insert(ticket, Ticketed::Fetch { fetch: key, part });
+                                return;
+                            }
+                            Some(Read::Ready(views)) => views,
+                            None | Some(Read::Err(_)) => Vec::new(),
+                        };
+                        if let Some(fetch) = self.owner_fetches.get_mut(&key) {
+                            fetch.found[part] = (head, views);
+                        }
+                    }
                     Ok(views) => fetch.found[part].1 = views,
                     Err(error) => fetch.found[part].0 = FetchHead::error(read_error_code(error)),
                 }
+                let Some(fetch) = self.owner_fetches.get_mut(&key) else {
+                    unreachable!("a fetch ends with its last read");
+                };
                 fetch.open_count -= 1;
                 if fetch.open_count == 0
                     && let Some(fetch) = self.owner_fetches.remove(&key)

@@ -201,8 +201,8 @@ impl PartitionLog {
         )
     }
 
-    /// How many bytes of a segment's file may be asked from the disk: everything behind is in `dirty`
-    /// as whole batches.
+    /// How many bytes of a segment's file may be asked from the disk: everything behind that
+    /// is readable is in `dirty` as whole batches.
     pub(crate) fn readable_bytes(&self, index: usize) -> u64 {
         let segment = &self.segments[index];
         let first = self
@@ -212,7 +212,8 @@ impl PartitionLog {
             .filter(|recent| recent.segment_base == segment.base());
         match first {
             Some(recent) => recent.position,
-            None => segment.image.length_bytes,
+            // What is not in `dirty` and not written is still being gathered for the journal.
+            None => segment.written.min(segment.image.length_bytes),
         }
     }
 
