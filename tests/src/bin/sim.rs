@@ -1,0 +1,101 @@
+//! The simulations as a program, for `cargo xtask sim`: one seed again, the seeds that once failed, or fresh
+//! seeds until the time is up. Knows no broker code beyond what the simulations are called.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+
+/// Seeds that once failed: the simulation (`storage` or `shards`), the seed, and how many steps it takes.
+const FAILED_ONCE: &str = include_str!("../../seeds.txt");
+
+/// How long a run of a seed is, in steps, of whole shards and of storage alone.
+const SHARD_STEPS: u32 = 12_000;
+const STORAGE_STEPS: u64 = 3_000;
+
+#[derive(Parser)]
+#[command(about = "Whole shards, and storage alone, over a simulated disk, against a model")]
+struct Arguments {
+    /// Run this seed only
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Steps of each run of whole shards
+    #[arg(long, default_value_t = SHARD_STEPS)]
+    steps: u32,
+    /// Run the seeds that once failed
+    #[arg(long)]
+    replay: bool,
+    /// Draw fresh seeds for this long
+    #[arg(long, default_value_t = 2)]
+    minutes: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = if let Some(seed) = arguments.seed {
+        both(seed, arguments.steps)
+    } else if arguments.replay {
+        replay()
+    } else {
+        fresh(Duration::from_secs(arguments.minutes * 60), arguments.steps)
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one seed through both simulations.
+fn both(seed: u64, steps: u32) -> Result<(), String> {
+    storage::sim::run(seed, STORAGE_STEPS)?;
+    millrace_tests::sim::run(seed, steps)
+}
+
+/// Runs every seed that once failed.
+fn replay() -> Result<(), String> {
+    let lines = FAILED_ONCE.lines().map(str::trim);
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let wrong = || format!("seeds.txt: '{line}' is not a simulation, a seed and steps");
+        let [simulation, seed, steps] = words[..] else {
+            return Err(wrong());
+        };
+        let seed: u64 = seed.parse().map_err(|_| wrong())?;
+        let steps: u32 = steps.parse().map_err(|_| wrong())?;
+        match simulation {
+            "shards" => millrace_tests::sim::run(seed, steps)?,
+            "storage" => storage::sim::run(seed, u64::from(steps))?,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(())
+}
+
+/// Runs seeds that nobody has seen until the time is up.
+fn fresh(time: Duration, steps: u32) -> Result<(), String> {
+    let first = fresh_seed();
+    let began = now();
+    let mut count = 0;
+    while began.elapsed() < time {
+        both(first.wrapping_add(count), steps)?;
+        count += 1;
+    }
+    println!("{count} seeds from {first} on");
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods)] // A tool outside the broker draws a seed from the clock.
+fn fresh_seed() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
+}
+
+#[allow(clippy::disallowed_methods)] // A tool outside the broker measures how long it has run.
+fn now() -> Instant {
+    Instant::now()
+}
