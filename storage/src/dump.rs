@@ -116,6 +116,10 @@ impl<'a, 'd> LogDump<'a, 'd> {
     /// Queues the lines of the next batch; false at the end.
     fn next_batch(&mut self) -> bool {
         let rest = &self.segment[self.position as usize..];
+        if rest.iter().all(|byte| *byte == 0) {
+            // Space that a segment in use has set aside, or the padding of its last block.
+            return false;
+        }
         let batch = match BatchView::first(rest) {
             Ok((batch, _)) => batch,
             Err(BatchError::LengthTooSmall { batch_length }) => {

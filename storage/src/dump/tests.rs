@@ -220,8 +220,12 @@ fn damage_is_told() {
     assert!(lines[0].ends_with("crc: 3745558154 isvalid: false"));
     assert_eq!((lines.len(), log.trailing_bytes()), (3, 73));
 
+    // A segment in use ends in zeros, which are space set aside; anything behind them is damage.
     let zeros = [segment(), vec![0; 100]].concat();
-    let last = LogDump::new(&zeros, SHALLOW, plain_text).last();
+    let whole = LogDump::new(&segment(), SHALLOW, plain_text).count();
+    assert_eq!(LogDump::new(&zeros, SHALLOW, plain_text).count(), whole);
+    let damaged = [segment(), vec![0; 100], vec![1]].concat();
+    let last = LogDump::new(&damaged, SHALLOW, plain_text).last();
     assert_eq!(last, Some(Err(DumpError::BatchLength(0))));
 }
 
