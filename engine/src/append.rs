@@ -62,7 +62,7 @@ impl Shard {
         for (part, (name, bytes)) in parts.into_iter().enumerate() {
             let waiter = AppendWaiter { group, part };
             let Some(partition) = self.partitions.get_mut(&name) else {
-                let result = AppendResult::error(ErrorCode::UnknownTopicOrPartition);
+                let result = AppendResult::error(self.absence(name));
                 self.keep_chunk(group, bytes);
                 self.finish_append(now, waiter, result);
                 continue;
@@ -180,7 +180,7 @@ impl Shard {
         walk: WalkState,
     ) -> Attempt {
         let Some(partition) = self.partitions.get(&name) else {
-            return Attempt::Refused(AppendResult::error(ErrorCode::UnknownTopicOrPartition));
+            return Attempt::Refused(AppendResult::error(self.absence(name)));
         };
         let log = partition.log;
         let walked = match walk {

@@ -175,7 +175,7 @@ impl Shard {
         current_leader_epoch: i32,
     ) -> Result<(LogId, LeaderEpoch), ErrorCode> {
         let Some(partition) = self.partitions.get(&name) else {
-            return Err(ErrorCode::UnknownTopicOrPartition);
+            return Err(self.absence(name));
         };
         if current_leader_epoch >= 0 && current_leader_epoch < partition.leader_epoch.0 {
             return Err(ErrorCode::FencedLeaderEpoch);

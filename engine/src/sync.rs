@@ -89,6 +89,15 @@ impl Shard {
         self.tell_applied(now);
     }
 
+    /// Why a partition that this core should own is not here.
+    pub(crate) fn absence(&self, name: PartitionRef) -> ErrorCode {
+        if self.sync.withheld.contains(&name) {
+            ErrorCode::KafkaStorageError
+        } else {
+            ErrorCode::UnknownTopicOrPartition
+        }
+    }
+
     /// Makes the partitions of a topic that this core owns and does not have yet. Gives those whose
     /// creation is not durable.
     fn ensure_partitions(&mut self, now: Now, topic_id: TopicId) -> Vec<PartitionRef> {
