@@ -199,7 +199,10 @@ impl Shard {
             }
         };
         let accepted = match walked {
-            Walked::Refused(result) => return Attempt::Refused(*result),
+            Walked::Refused(refusal) if refusal.tells_log_start => {
+                return Attempt::Refused(self.with_log_start(name, refusal.result));
+            }
+            Walked::Refused(refusal) => return Attempt::Refused(refusal.result),
             Walked::Accepted(accepted) => accepted,
         };
         let batch: &[u8] = accepted.rewritten.as_deref().unwrap_or(&queued.bytes);
@@ -210,25 +213,22 @@ impl Shard {
             match self.store.check_sequence(log, header) {
                 Some(SequenceCheck::New) | None => {}
                 Some(SequenceCheck::Duplicate(original)) => {
-                    let log_append_time_ms = match accepted.log_append_time_ms {
-                        Some(_) => original.timestamp,
-                        None => -1,
-                    };
                     return Attempt::Duplicate(Unacked {
                         offset_end: original.offset_end.0,
                         base_offset: original.base_offset.0,
-                        log_append_time_ms,
+                        // Whatever the topic's timestamp type is, as in Kafka.
+                        log_append_time_ms: original.timestamp,
                         bytes: 0,
                         waiter,
                     });
                 }
                 Some(SequenceCheck::OutOfOrder) => {
-                    let code = ErrorCode::OutOfOrderSequenceNumber;
-                    return Attempt::Refused(AppendResult::error(code));
+                    let result = AppendResult::error(ErrorCode::OutOfOrderSequenceNumber);
+                    return Attempt::Refused(self.with_log_start(name, result));
                 }
                 Some(SequenceCheck::Fenced) => {
-                    let code = ErrorCode::InvalidProducerEpoch;
-                    return Attempt::Refused(AppendResult::error(code));
+                    let result = AppendResult::error(ErrorCode::InvalidProducerEpoch);
+                    return Attempt::Refused(self.with_log_start(name, result));
                 }
             }
         }
@@ -286,20 +286,26 @@ impl Shard {
         }
     }
 
-    fn append_result(&self, name: PartitionRef, unacked: &Unacked) -> AppendResult {
+    /// A result that states where the log starts.
+    fn with_log_start(&self, name: PartitionRef, result: AppendResult) -> AppendResult {
         let log_start = self
             .partitions
             .get(&name)
-            .and_then(|partition| self.store.log_start(partition.log))
-            .map_or(-1, |offset| offset.0);
+            .and_then(|partition| self.store.log_start(partition.log));
         AppendResult {
+            log_start_offset: log_start.map_or(-1, |offset| offset.0),
+            ..result
+        }
+    }
+
+    fn append_result(&self, name: PartitionRef, unacked: &Unacked) -> AppendResult {
+        let result = AppendResult {
             error: ErrorCode::None,
             base_offset: unacked.base_offset,
             log_append_time_ms: unacked.log_append_time_ms,
-            log_start_offset: log_start,
-            record_errors: Vec::new(),
-            message: None,
-        }
+            ..AppendResult::error(ErrorCode::None)
+        };
+        self.with_log_start(name, result)
     }
 
     /// The batch is copied or refused: remote buffers may go home with the answer.

@@ -186,6 +186,13 @@ impl Shard {
         Ok((partition.log, partition.leader_epoch))
     }
 
+    /// Whether a partition's topic lets records be deleted before compaction does so.
+    fn deletes(&self, name: PartitionRef) -> bool {
+        self.partitions
+            .get(&name)
+            .is_some_and(|partition| partition.config.log.cleanup_delete)
+    }
+
     /// Log start offset and high watermark.
     fn bounds(&self, log: LogId) -> (Offset, Offset) {
         let start = self.store.log_start(log).unwrap_or_default();
@@ -413,7 +420,8 @@ impl Shard {
                 return Ok(PartitionAnswer::Offset {
                     offset: log_start.0,
                     timestamp_ms: -1,
-                    leader_epoch: epoch.map_or(-1, |epoch| epoch.0),
+                    // An empty log starts with what its leader appends next.
+                    leader_epoch: epoch.unwrap_or(leader_epoch).0,
                 });
             }
             Ask::Latest => {
@@ -444,13 +452,24 @@ impl Shard {
                 });
             }
             Ask::DeleteRecords(before) => {
+                if !self.deletes(call.partition) {
+                    return Ok(PartitionAnswer::Error(ErrorCode::PolicyViolation));
+                }
                 let before = if before == -1 {
                     high_watermark
                 } else {
                     Offset(before)
                 };
-                if before < log_start || before > high_watermark {
+                if before.0 < 0 || before > high_watermark {
                     return Ok(PartitionAnswer::Error(ErrorCode::OffsetOutOfRange));
+                }
+                if before < log_start {
+                    // Deleted before: what is wanted is the case.
+                    return Ok(PartitionAnswer::Offset {
+                        offset: log_start.0,
+                        timestamp_ms: -1,
+                        leader_epoch: -1,
+                    });
                 }
                 return match self.store.delete_records(now, log, before) {
                     Ok(ticket) => Err(ticket),

@@ -6,11 +6,11 @@ use net::kafka::error::ErrorCode;
 use ring::buf::Chunk;
 use storage::batch::{self, BatchView, Compression, ProducedError, TimestampType};
 use storage::disk::Disk;
-use storage::records::RecordsScratch;
+use storage::records::{RecordsError, RecordsScratch};
 use storage::types::Now;
 use storage::walk::{
-    RecordErrorKind, TimestampBounds, Walk, WalkError, WalkRules, WalkScratch, WalkSummary,
-    output_bytes_max, wants_task,
+    Recompress, RecordErrorKind, TimestampBounds, Walk, WalkError, WalkRules, WalkScratch,
+    WalkSummary, output_bytes_max, wants_task,
 };
 
 use crate::config::topic::{CompressionType, TimestampType as ConfiguredTime, TopicConfig};
@@ -50,6 +50,13 @@ impl Rules {
         }
     }
 
+    /// The codec and level that the topic wants and the batch does not have.
+    fn recompress_to(&self, batch: &BatchView<'_>) -> Option<(Compression, i32)> {
+        let compression = batch.header().attributes().compression();
+        self.target
+            .filter(|(target, _)| Some(*target) != compression)
+    }
+
     fn walk_rules(&self, batch_bytes: usize) -> WalkRules {
         WalkRules {
             keys_required: self.keys_required,
@@ -79,9 +86,37 @@ fn target(compression: CompressionType) -> Option<(Compression, i32)> {
 #[derive(Debug)]
 pub enum Walked {
     /// The batch is refused.
-    Refused(Box<AppendResult>),
+    Refused(Box<Refusal>),
     /// The batch may be appended.
     Accepted(Accepted),
+}
+
+/// Why a batch is refused, as a client is told.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The answer, but for the log start offset.
+    pub result: AppendResult,
+    /// Whether the answer states the log start offset: as in Kafka, where a batch came as far as to be
+    /// checked against its log, and is not corrupt or too large.
+    pub tells_log_start: bool,
+}
+
+impl Refusal {
+    /// Without a log start offset.
+    fn early(result: AppendResult) -> Refusal {
+        Refusal {
+            result,
+            tells_log_start: false,
+        }
+    }
+
+    /// With a log start offset.
+    fn at_log(result: AppendResult) -> Refusal {
+        Refusal {
+            result,
+            tells_log_start: true,
+        }
+    }
 }
 
 /// A batch that may be appended.
@@ -106,68 +141,73 @@ pub enum Checked {
 
 /// Checks a batch, at once if it is small.
 pub fn check(bytes: &[u8], rules: &Rules, scratch: &mut WalkScratch) -> Checked {
+    let done = |refusal| Checked::Done(Walked::Refused(Box::new(refusal)));
     let batch = match check_header(bytes, rules) {
         Ok(batch) => batch,
-        Err(result) => return Checked::Done(Walked::Refused(Box::new(result))),
+        Err(refusal) => return done(refusal),
     };
     let compression = batch.header().attributes().compression();
-    let recompress = rules
-        .target
-        .is_some_and(|(target, _)| Some(target) != compression);
-    if recompress && bytes.len() > WALK_INLINE_BYTES_MAX {
+    let recompress_to = rules.recompress_to(&batch);
+    if recompress_to.is_some() && bytes.len() > WALK_INLINE_BYTES_MAX {
         return Checked::Aside;
     }
-    let must_walk = rules.walk_compressed || compression == Some(Compression::None) || recompress;
+    let must_walk =
+        rules.walk_compressed || compression == Some(Compression::None) || recompress_to.is_some();
     if must_walk && wants_task(&batch, WALK_INLINE_BYTES_MAX) {
         return Checked::Aside;
     }
     let summary = if must_walk {
         match storage::walk::walk(&batch, &rules.walk_rules(bytes.len()), scratch) {
             Ok(summary) => Some(summary),
-            Err(error) => return Checked::Done(refused(&error)),
+            Err(error) => return done(walk_refusal(&error, &batch)),
         }
     } else {
         None
     };
-    Checked::Done(accept(&batch, rules, summary))
+    let rewritten = match recompress_to {
+        None => None,
+        Some((target, level)) => {
+            let bytes_max = rules.batch_bytes_max as u64;
+            let mut scratch = RecordsScratch::new();
+            match storage::walk::recompress(&batch, target, level, bytes_max, &mut scratch) {
+                Ok(bytes) => Some(bytes),
+                Err(error) => return done(recompress_refusal(error)),
+            }
+        }
+    };
+    Checked::Done(accept(&batch, rules, summary, rewritten))
 }
 
-fn check_header<'a>(bytes: &'a [u8], rules: &Rules) -> Result<BatchView<'a>, AppendResult> {
-    let batch = batch::check_produced(bytes, rules.batch_bytes_max).map_err(produced_error)?;
+fn check_header<'a>(bytes: &'a [u8], rules: &Rules) -> Result<BatchView<'a>, Refusal> {
+    let batch = batch::check_produced(bytes, rules.batch_bytes_max).map_err(|error| {
+        let mut refusal = produced_refusal(error);
+        // Up to version 6 the codec is looked at before the log, for zstd is not allowed.
+        if matches!(error, ProducedError::UnknownCompression(_)) && rules.api_version < 7 {
+            refusal.tells_log_start = false;
+        }
+        refusal
+    })?;
     let attributes = batch.header().attributes();
     if attributes.is_transactional() {
-        return Err(AppendResult::error(
+        return Err(Refusal::early(AppendResult::error(
             ErrorCode::TransactionalIdAuthorizationFailed,
-        ));
+        )));
     }
     if attributes.compression() == Some(Compression::Zstd) && rules.api_version < 7 {
-        return Err(AppendResult::refused(
+        return Err(Refusal::early(AppendResult::error(
             ErrorCode::UnsupportedCompressionType,
-            "Produce below version 7 may not carry zstd",
-        ));
+        )));
     }
     Ok(batch)
 }
 
-fn accept(batch: &BatchView<'_>, rules: &Rules, summary: Option<WalkSummary>) -> Walked {
+fn accept(
+    batch: &BatchView<'_>,
+    rules: &Rules,
+    summary: Option<WalkSummary>,
+    mut rewritten: Option<Vec<u8>>,
+) -> Walked {
     let header = batch.header();
-    let mut rewritten = None;
-    let compression = header.attributes().compression();
-    if let Some((target, level)) = rules.target
-        && Some(target) != compression
-    {
-        let bound = output_bytes_max(batch.len_bytes());
-        let mut scratch = RecordsScratch::new();
-        match storage::walk::recompress(batch, target, level, bound, &mut scratch) {
-            Ok(bytes) => rewritten = Some(bytes),
-            Err(_) => {
-                return Walked::Refused(Box::new(AppendResult::refused(
-                    ErrorCode::InvalidRecord,
-                    "the batch cannot be decompressed",
-                )));
-            }
-        }
-    }
     if !rules.log_append_time
         && let Some(summary) = summary
     {
@@ -185,69 +225,101 @@ fn accept(batch: &BatchView<'_>, rules: &Rules, summary: Option<WalkSummary>) ->
     })
 }
 
-fn produced_error(error: ProducedError) -> AppendResult {
-    let invalid = |message: String| AppendResult::refused(ErrorCode::InvalidRecord, message);
-    let corrupt = |message: String| AppendResult::refused(ErrorCode::CorruptMessage, message);
+/// What a client is told of a header. Kafka gives a reason only for the few with a message here.
+fn produced_refusal(error: ProducedError) -> Refusal {
+    let corrupt = ErrorCode::CorruptMessage;
     match error {
-        ProducedError::Empty => invalid("the partition's records are empty".into()),
-        ProducedError::SeveralBatches => {
-            invalid("a produce request holds one batch for each partition, not several".into())
+        ProducedError::Empty
+        | ProducedError::CutOff
+        | ProducedError::SeveralBatches
+        | ProducedError::OldMagic(_) => {
+            Refusal::early(AppendResult::error(ErrorCode::InvalidRecord))
         }
-        ProducedError::OldMagic(magic) => {
-            invalid(format!("record format {magic} is no longer written; 2 is"))
-        }
-        ProducedError::UnknownMagic(magic) => corrupt(format!("record format {magic} is unknown")),
-        ProducedError::Length => corrupt("the batch's length does not fit the request".into()),
-        ProducedError::TooLarge { batch_bytes } => AppendResult::refused(
-            ErrorCode::MessageTooLarge,
-            format!("the batch of {batch_bytes} bytes is larger than max.message.bytes"),
-        ),
-        ProducedError::Crc { stored, computed } => corrupt(format!(
-            "the batch's checksum is {stored:#010x}, its bytes give {computed:#010x}"
+        ProducedError::UnknownMagic(magic) => Refusal::early(AppendResult::refused(
+            corrupt,
+            format!("record format {magic} is unknown"),
         )),
-        ProducedError::BaseOffset(offset) => {
-            invalid(format!("the batch's base offset is {offset}, not 0"))
+        ProducedError::Length { batch_length } if batch_length < batch::BATCH_LENGTH_MIN => {
+            Refusal::early(AppendResult::refused(
+                corrupt,
+                format!("the batch's length is {batch_length}, less than any batch has"),
+            ))
         }
-        ProducedError::OffsetRange => invalid("the batch's last offset delta is negative".into()),
-        ProducedError::NoRecords => invalid("the batch holds no records".into()),
-        ProducedError::CountMismatch {
-            records_count,
-            last_offset_delta,
-        } => invalid(format!(
-            "the batch states {records_count} records and a last offset delta of {last_offset_delta}"
-        )),
-        ProducedError::Control => invalid("only brokers write control batches".into()),
-        ProducedError::NegativeSequence(sequence) => {
-            invalid(format!("an idempotent batch has the sequence {sequence}"))
+        ProducedError::Length { .. } | ProducedError::Crc { .. } => {
+            Refusal::early(AppendResult::error(corrupt))
         }
-        ProducedError::UnknownCompression(id) => {
-            corrupt(format!("compression type {id} is unknown"))
+        ProducedError::TooLarge { .. } => {
+            Refusal::early(AppendResult::error(ErrorCode::MessageTooLarge))
+        }
+        ProducedError::BaseOffset(_)
+        | ProducedError::OffsetRange
+        | ProducedError::NoRecords
+        | ProducedError::CountMismatch { .. }
+        | ProducedError::Control
+        | ProducedError::NegativeSequence(_) => {
+            Refusal::at_log(AppendResult::error(ErrorCode::InvalidRecord))
+        }
+        ProducedError::UnknownCompression(_) => {
+            Refusal::at_log(AppendResult::error(ErrorCode::UnknownServerError))
         }
     }
 }
 
-fn refused(error: &WalkError) -> Walked {
-    let result = match error {
-        WalkError::Records(error) => AppendResult::refused(
-            ErrorCode::InvalidRecord,
-            format!("the batch's records cannot be read: {error:?}"),
-        ),
-        WalkError::Refused { errors, .. } => {
-            let code = if error.is_timestamp() {
-                ErrorCode::InvalidTimestamp
-            } else {
-                ErrorCode::InvalidRecord
-            };
-            AppendResult {
-                record_errors: errors
-                    .iter()
-                    .map(|error| (error.index, Some(record_message(error.kind))))
-                    .collect(),
-                ..AppendResult::refused(code, "One or more records have been rejected")
-            }
+/// What a client is told of records. What Kafka stumbles over without having a code for it is
+/// UNKNOWN_SERVER_ERROR.
+fn walk_refusal(error: &WalkError, batch: &BatchView<'_>) -> Refusal {
+    let (errors, errors_count) = match error {
+        WalkError::Records(error) => return records_refusal(*error),
+        WalkError::Refused {
+            errors,
+            errors_count,
+        } => (errors, *errors_count),
+    };
+    let compressed = batch.header().attributes().compression() != Some(Compression::None);
+    let only_deltas = errors
+        .iter()
+        .all(|error| matches!(error.kind, RecordErrorKind::OffsetDelta { .. }));
+    if compressed && only_deltas {
+        return Refusal::at_log(AppendResult::error(ErrorCode::UnknownServerError));
+    }
+    let code = if error.is_timestamp() {
+        ErrorCode::InvalidTimestamp
+    } else {
+        ErrorCode::InvalidRecord
+    };
+    Refusal::at_log(AppendResult {
+        record_errors: errors
+            .iter()
+            .map(|error| (error.index, Some(record_message(error.kind))))
+            .collect(),
+        ..AppendResult::refused(code, format!("{errors_count} records have been refused"))
+    })
+}
+
+fn records_refusal(error: RecordsError) -> Refusal {
+    let code = match error {
+        RecordsError::Malformed | RecordsError::TrailingBytes => ErrorCode::InvalidRecord,
+        RecordsError::RecordLength
+        | RecordsError::UnknownCompression
+        | RecordsError::Decompress => ErrorCode::UnknownServerError,
+        // A bound that Kafka does not have, so the client is told.
+        RecordsError::TooLarge => {
+            return Refusal::at_log(AppendResult::refused(
+                ErrorCode::InvalidRecord,
+                "the batch decompresses to more than is allowed",
+            ));
         }
     };
-    Walked::Refused(Box::new(result))
+    Refusal::at_log(AppendResult::error(code))
+}
+
+/// What a client is told when its batch does not fit in the topic's compression. Its records have been
+/// walked within their bound, so what is too large is what came out.
+fn recompress_refusal(error: RecordsError) -> Refusal {
+    match error {
+        RecordsError::TooLarge => Refusal::early(AppendResult::error(ErrorCode::MessageTooLarge)),
+        other => records_refusal(other),
+    }
 }
 
 fn record_message(kind: RecordErrorKind) -> String {
@@ -302,25 +374,40 @@ impl WalkTask {
     }
 
     async fn walk<D: Disk>(&self, disk: &D) -> Walked {
-        let batch = match check_header(&self.bytes, &self.rules) {
-            Ok(batch) => batch,
-            Err(result) => return Walked::Refused(Box::new(result)),
-        };
+        match self.checked(disk).await {
+            Ok(walked) => walked,
+            Err(refusal) => Walked::Refused(Box::new(refusal)),
+        }
+    }
+
+    async fn checked<D: Disk>(&self, disk: &D) -> Result<Walked, Refusal> {
+        let batch = check_header(&self.bytes, &self.rules)?;
         let walk_rules = self.rules.walk_rules(self.bytes.len());
         let mut scratch = WalkScratch::new();
-        let summary = {
-            let mut walk = match Walk::new(&batch, &walk_rules, &mut scratch) {
-                Ok(walk) => walk,
-                Err(error) => return refused(&error),
-            };
-            loop {
-                match walk.step(WALK_STEP_BYTES) {
-                    Ok(Some(summary)) => break summary,
-                    Ok(None) => disk.pause().await,
-                    Err(error) => return refused(&error),
+        let refused = |error: WalkError| walk_refusal(&error, &batch);
+        let mut walk = Walk::new(&batch, &walk_rules, &mut scratch).map_err(refused)?;
+        let summary = loop {
+            match walk.step(WALK_STEP_BYTES).map_err(refused)? {
+                Some(summary) => break summary,
+                None => disk.pause().await,
+            }
+        };
+        drop(walk);
+        let rewritten = match self.rules.recompress_to(&batch) {
+            None => None,
+            Some((target, level)) => {
+                let bytes_max = self.rules.batch_bytes_max as u64;
+                let mut scratch = RecordsScratch::new();
+                let mut work = Recompress::new(&batch, target, level, bytes_max, &mut scratch)
+                    .map_err(recompress_refusal)?;
+                loop {
+                    match work.step(WALK_STEP_BYTES).map_err(recompress_refusal)? {
+                        Some(bytes) => break Some(bytes),
+                        None => disk.pause().await,
+                    }
                 }
             }
         };
-        accept(&batch, &self.rules, Some(summary))
+        Ok(accept(&batch, &self.rules, Some(summary), rewritten))
     }
 }

@@ -15,6 +15,10 @@ pub const LENGTH_OVERHEAD_BYTES: usize = 12;
 pub const MAGIC: i8 = 2;
 /// Where the magic byte stands, in all formats.
 const MAGIC_POSITION: usize = 16;
+/// Where a batch's length is.
+const BATCH_LENGTH_POSITION: usize = 8;
+/// What no batch of any format is shorter than, in bytes after its length: Kafka's least record overhead.
+pub const BATCH_LENGTH_MIN: i32 = 14;
 /// The checksum covers everything from here.
 const CRC_START: usize = 21;
 /// "No timestamp" of a record or batch.
@@ -467,8 +471,13 @@ pub enum ProducedError {
     OldMagic(i8),
     /// A format that nobody knows: CORRUPT_MESSAGE.
     UnknownMagic(i8),
-    /// The bytes end before the batch does, or its length is absurd: CORRUPT_MESSAGE.
-    Length,
+    /// The bytes end before the first batch does: INVALID_RECORD, for there is no batch.
+    CutOff,
+    /// A batch is never as short as its length says: CORRUPT_MESSAGE.
+    Length {
+        /// As stated, in bytes after the length itself.
+        batch_length: i32,
+    },
     /// Larger than max.message.bytes: MESSAGE_TOO_LARGE.
     TooLarge {
         /// Of the whole batch.
@@ -498,7 +507,7 @@ pub enum ProducedError {
     Control,
     /// An idempotent batch with a negative sequence: INVALID_RECORD.
     NegativeSequence(i32),
-    /// Compression 5, 6 or 7.
+    /// Compression 5, 6 or 7: UNKNOWN_SERVER_ERROR.
     UnknownCompression(i16),
 }
 
@@ -512,10 +521,11 @@ pub fn check_produced(
     if records.is_empty() {
         return Err(ProducedError::Empty);
     }
+    check_frame(records)?;
     let (batch, rest) = BatchView::first(records).map_err(|error| match error {
-        BatchError::Magic(magic @ (0 | 1)) => ProducedError::OldMagic(magic),
-        BatchError::Magic(magic) => ProducedError::UnknownMagic(magic),
-        _ => ProducedError::Length,
+        BatchError::Magic(magic) => ProducedError::OldMagic(magic),
+        BatchError::LengthTooSmall { batch_length } => ProducedError::Length { batch_length },
+        _ => ProducedError::CutOff,
     })?;
     if !rest.is_empty() {
         return Err(ProducedError::SeveralBatches);
@@ -559,6 +569,28 @@ pub fn check_produced(
         ));
     }
     Ok(batch)
+}
+
+/// What makes bytes a batch of any format, in the order in which Kafka looks: length, format, and all
+/// of it being there.
+fn check_frame(records: &[u8]) -> Result<(), ProducedError> {
+    let Some(length) = records.get(BATCH_LENGTH_POSITION..LENGTH_OVERHEAD_BYTES) else {
+        return Err(ProducedError::CutOff);
+    };
+    let batch_length = i32::from_be_bytes(length.try_into().expect("four bytes"));
+    if batch_length < BATCH_LENGTH_MIN {
+        return Err(ProducedError::Length { batch_length });
+    }
+    let Some(&magic) = records.get(MAGIC_POSITION) else {
+        return Err(ProducedError::CutOff);
+    };
+    if !(0..=MAGIC).contains(&(magic as i8)) {
+        return Err(ProducedError::UnknownMagic(magic as i8));
+    }
+    if records.len() - LENGTH_OVERHEAD_BYTES < batch_length as usize {
+        return Err(ProducedError::CutOff);
+    }
+    Ok(())
 }
 
 /// Stamps base offset and leader epoch into a batch. Both lie outside the checksum.

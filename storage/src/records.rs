@@ -10,6 +10,8 @@ use crate::compression::{CodecScratch, DecompressError, KEEP_BYTES_MAX, decompre
 pub enum RecordsError {
     /// A record's bytes contradict themselves, or end early.
     Malformed,
+    /// A record's length is no number: a varint of more than five bytes.
+    RecordLength,
     /// Bytes remain after the stated number of records.
     TrailingBytes,
     /// The attributes name no known compression.

@@ -6,7 +6,7 @@ use crate::batch::{BatchView, Compression, NO_TIMESTAMP, TimestampType};
 use crate::compression::{CodecScratch, Decoder, DecompressError};
 use crate::records::{RecordsError, read_varint, read_varlong};
 
-pub use crate::recompress::recompress;
+pub use crate::recompress::{Recompress, recompress};
 
 /// What a decoder fills at a time, in bytes.
 pub(crate) const WINDOW_BYTES: usize = 64 * 1024;
@@ -419,7 +419,7 @@ impl State {
     fn record_start<S: ByteSource>(&mut self, source: &mut S) -> Result<(), RecordsError> {
         // Of the length field nothing is left over: five bytes are what it may take.
         self.record_left_bytes = 5;
-        let length = self.varint(source)?;
+        let length = read_varint(|| self.byte(source), RecordsError::RecordLength)?;
         self.record_left_bytes = u64::try_from(length).map_err(|_| RecordsError::Malformed)?;
         // Attributes of a record: no bit is in use.
         self.byte(source)?;

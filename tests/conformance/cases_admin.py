@@ -195,9 +195,10 @@ alter("IncrementalAlterConfigs", "delete", [(TOPIC, "it", [("retention.ms", DELE
 alter("IncrementalAlterConfigs", "lists", [(TOPIC, "it", [("cleanup.policy", APPEND, "compact")])], [(TOPIC, "it", [("cleanup.policy", SUBTRACT, "delete")])], [(TOPIC, "it", [("cleanup.policy", APPEND, "compact")])])
 alter("IncrementalAlterConfigs", "validate only", [(TOPIC, "it", [("max.message.bytes", SET, "3000")])], only=True)
 alter("IncrementalAlterConfigs", "mistakes", [(TOPIC, "it", [("max.message.bytes", SET, "x")])], [(TOPIC, "it", [("no.such", SET, "1")])], [(TOPIC, "it", [("retention.ms", SET, None)])],
-      [(TOPIC, "it", [("retention.ms", APPEND, "1")])], [(TOPIC, "it", [("retention.ms", 7, "1")])], [(TOPIC, "nowhere", [("retention.ms", SET, "1")])], [(TOPIC, "", [("retention.ms", SET, "1")])],
+      [(TOPIC, "it", [("retention.ms", APPEND, "1")])], [(TOPIC, "nowhere", [("retention.ms", SET, "1")])], [(TOPIC, "", [("retention.ms", SET, "1")])],
       [(99, "it", [])], [(BROKER, "1", [("node.id", SET, "3")])], [(BROKER, "9", [("node.id", SET, "3")])], [(TOPIC, "it", [("retention.ms", SET, "1"), ("retention.ms", SET, "2")])],
       [(TOPIC, "it", [])], [(TOPIC, "it", [("no.such", DELETE, None)])])
+alter("IncrementalAlterConfigs", "an unknown operation", [(TOPIC, "it", [("retention.ms", 7, "1")])])
 alter("IncrementalAlterConfigs", "a resource twice", [(TOPIC, "it", [("retention.ms", SET, "1")]), (TOPIC, "it", [("retention.ms", SET, "2")])])
 alter("IncrementalAlterConfigs", "one good, one bad", [(TOPIC, "it", [("retention.ms", SET, "1")]), (TOPIC, "nowhere", [("retention.ms", SET, "2")])])
 
@@ -227,7 +228,8 @@ def _(side, version):
     return side.ask("DescribeTopicPartitions", version, {"Topics": [{"Name": name} for name in names], "Cursor": None})
 
 
-topic_partitions("unknown and bad names", ["nowhere", "bad/name", ""])
+topic_partitions("unknown and bad names", ["nowhere", "bad/name", ".."])
+topic_partitions("an empty name", [""])
 topic_partitions("a name twice", ["meta", "meta"])
 topic_partitions("a limit", ["meta"], limit=2)
 topic_partitions("no limit", ["meta"], limit=0)

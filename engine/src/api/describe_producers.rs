@@ -2,6 +2,7 @@
 //! answered on the core that accepted the connection.
 
 use net::kafka::describe_producers as wire;
+use net::kafka::error::ErrorCode;
 use net::wire::DecodeError;
 use storage::types::Now;
 
@@ -28,12 +29,20 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
     ask_by_topic(shard, now, topics, move |shard, answers| {
         let topics = answers
             .into_iter()
-            .map(|(name, partitions)| wire::TopicResponse {
-                name: name.into(),
-                partitions: partitions
-                    .into_iter()
-                    .map(|(index, answer)| response(index, answer))
-                    .collect(),
+            .map(|(name, partitions)| {
+                // As in Kafka, the reason is told for an unknown topic, not for an unknown partition.
+                let known = shard.image.topic(&name).is_some();
+                let message = (!known).then(|| ErrorCode::UnknownTopicOrPartition.message());
+                wire::TopicResponse {
+                    name: name.into(),
+                    partitions: partitions
+                        .into_iter()
+                        .map(|(index, answer)| wire::PartitionResponse {
+                            error_message: message.map(Into::into),
+                            ..response(index, answer)
+                        })
+                        .collect(),
+                }
             })
             .collect();
         let response = wire::DescribeProducersResponse {

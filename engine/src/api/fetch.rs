@@ -72,6 +72,9 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
     let body = request.decode(wire::FetchRequest::decode)?;
     let version = request.head.version;
     let by_id = version >= 13;
+    if !(0..=1).contains(&body.isolation_level) {
+        return Ok(Outcome::Done(refused(request.head, &body)));
+    }
     let name_of = |topic: &str| -> Arc<str> {
         if by_id {
             Arc::from("")
@@ -107,7 +110,7 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
         }
         (id, 0) => {
             shard.sessions.close(id);
-            let session = if version >= 7 && !wanted.is_empty() {
+            let session = if version >= 7 {
                 shard.sessions.open(now_us, by_id, wanted.clone())
             } else {
                 SessionPlan::Sessionless
@@ -232,6 +235,51 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
         ask(shard, now, request_key, index);
     }
     Ok(Outcome::Pending)
+}
+
+/// The answer to a request that makes no sense as a whole; from version 13 on without the partitions.
+fn refused(head: Head, body: &wire::FetchRequest<'_>) -> Vec<Chunk> {
+    let error_code = ErrorCode::UnknownServerError.code();
+    let topics = if head.version >= 13 {
+        &[][..]
+    } else {
+        &body.topics[..]
+    };
+    let response = wire::FetchResponse {
+        error_code,
+        session_id: body.session_id,
+        responses: topics
+            .iter()
+            .map(|topic| wire::FetchableTopicResponse {
+                topic: topic.topic.clone(),
+                partitions: topic
+                    .partitions
+                    .iter()
+                    .map(|partition| wire::PartitionData {
+                        partition_index: partition.partition,
+                        error_code,
+                        high_watermark: -1,
+                        last_stable_offset: -1,
+                        log_start_offset: -1,
+                        aborted_transactions: Some(Vec::new()),
+                        ..Default::default()
+                    })
+                    .collect(),
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    head.encode(|writer, version| response.encode(writer, version))
+}
+
+/// Whether a partition was not found: as in Kafka its answer then has no aborted transactions, not null
+/// for them.
+fn is_unknown(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId
+    )
 }
 
 /// Asks one core for its share.
@@ -456,7 +504,7 @@ fn finish(shard: &mut Shard, now: Now, request: Key) {
                 .diverging
                 .map(|(epoch, end_offset)| wire::EpochEndOffset { epoch, end_offset })
                 .unwrap_or_default(),
-            aborted_transactions: state.read_committed.then(Vec::new),
+            aborted_transactions: (state.read_committed || is_unknown(head.error)).then(Vec::new),
             records: Records::Chunks(chunks),
             ..Default::default()
         };

@@ -30,6 +30,10 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
         }
         None => {}
     }
+    // A producer names its id and epoch, or neither (KIP-360).
+    if (body.producer_id == -1) != (body.producer_epoch == -1) {
+        return Ok(Outcome::Done(failed(head, ErrorCode::InvalidRequest)));
+    }
     let ids = &mut shard.producer_ids;
     if ids.next < ids.end {
         let id = ids.next;

@@ -296,7 +296,9 @@ pub fn created_topic(broker: &BrokerConfig, settings: &ConfigMap) -> Vec<ConfigE
             (broker.statics(), ConfigSource::StaticBroker),
         ];
         let set = |layer: &ConfigMap| behind.iter().any(|(name, _)| layer.contains_key(*name));
-        entry.source = if settings.contains_key(&entry.name) {
+        entry.source = if let Some(text) = settings.get(&entry.name) {
+            // As it was given, where DescribeConfigs shows what it means.
+            entry.value = Some(text.clone());
             ConfigSource::Topic
         } else {
             let found = layers.into_iter().find(|(layer, _)| set(layer));

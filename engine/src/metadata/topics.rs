@@ -63,7 +63,7 @@ fn unified(name: &str) -> String {
 struct Names<'a> {
     image: &'a MetadataImage,
     new: BTreeSet<String>,
-    /// Unified names of all topics, made when first needed.
+    /// Unified names of the topics that are there, made when first needed.
     unified: Option<BTreeMap<String, String>>,
 }
 
@@ -82,29 +82,18 @@ impl<'a> Names<'a> {
 
     fn add(&mut self, name: &str) {
         self.new.insert(name.to_owned());
-        if let Some(unified_names) = &mut self.unified
-            && name.contains(['.', '_'])
-        {
-            unified_names
-                .entry(unified(name))
-                .or_insert_with(|| name.to_owned());
-        }
     }
 
-    /// Another topic whose name differs only in '.' and '_'.
+    /// A topic that is there and whose name differs only in '.' and '_'. As in Kafka, the other topics
+    /// of a request do not count.
     fn collision(&mut self, name: &str) -> Option<&str> {
         if !name.contains(['.', '_']) {
             return None;
         }
         let image = self.image;
-        let new = &self.new;
         let unified_names = self.unified.get_or_insert_with(|| {
             let mut names = BTreeMap::new();
-            for known in image
-                .topics()
-                .map(|t| t.name.as_str())
-                .chain(new.iter().map(|n| n.as_str()))
-            {
+            for known in image.topics().map(|topic| topic.name.as_str()) {
                 if known.contains(['.', '_']) {
                     names
                         .entry(unified(known))

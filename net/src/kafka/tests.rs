@@ -703,8 +703,8 @@ fn strange_keys_and_versions_have_no_answer() {
         HeaderError::Malformed(DecodeError::Truncated)
     );
     assert_eq!(
-        error(b"\x00\x03\x00\x00\x00\x00\x00\x01\xff\xfe"),
-        HeaderError::Malformed(DecodeError::Length)
+        error(b"\x00\x03\x00\x00\x00\x00\x00\x01\x00\x05kcat"),
+        HeaderError::Malformed(DecodeError::Truncated)
     );
 }
 

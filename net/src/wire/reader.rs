@@ -189,13 +189,14 @@ impl<'a> Reader<'a> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// A length that was read, as bytes that are there; `None` for -1, which stands for null.
+    /// A length that was read, as bytes that are there; `None` if it is negative: null is -1, and any
+    /// other negative length is taken for it too, as in Kafka.
     fn checked_length(&self, length: i64, bytes_max: usize) -> Result<Option<usize>, DecodeError> {
         match usize::try_from(length) {
             Ok(length) if length > bytes_max => Err(DecodeError::Length),
             Ok(length) if length > self.remaining() => Err(DecodeError::Truncated),
             Ok(length) => Ok(Some(length)),
-            Err(_) if length == -1 => Ok(None),
+            Err(_) if length < 0 => Ok(None),
             Err(_) => Err(DecodeError::Length),
         }
     }
@@ -265,7 +266,7 @@ impl<'a> Reader<'a> {
             true => self.compact_length()?,
             false => i64::from(self.i32()?),
         };
-        if count == -1 {
+        if count < 0 {
             return Ok(None);
         }
         let count = usize::try_from(count).map_err(|_| DecodeError::Length)?;

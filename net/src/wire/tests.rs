@@ -89,7 +89,8 @@ fn strings_and_bytes_have_two_forms_each() {
     assert_eq!(text(b"\xff\xff", false), Ok(None));
     assert_eq!(text(b"\x00", true), Ok(None));
     assert_eq!(text(b"\x00\x05kcat", false), Err(DecodeError::Truncated));
-    assert_eq!(text(b"\xff\xfe", false), Err(DecodeError::Length));
+    // As in Kafka, any negative length is null.
+    assert_eq!(text(b"\xff\xfe", false), Ok(None));
     assert_eq!(
         Reader::new(b"\xff\xff").string(false),
         Err(DecodeError::Null)
@@ -100,7 +101,7 @@ fn strings_and_bytes_have_two_forms_each() {
         data(b"\x7f\xff\xff\xff", false),
         Err(DecodeError::Truncated)
     );
-    assert_eq!(data(b"\x80\x00\x00\x00", false), Err(DecodeError::Length));
+    assert_eq!(data(b"\x80\x00\x00\x00", false), Ok(None));
     assert_eq!(
         data(b"\xff\xff\xff\xff\x0f", true),
         Err(DecodeError::Truncated)
@@ -137,7 +138,7 @@ fn counts_that_cannot_be_true_are_refused_before_they_are_paid_for() {
     let mut reader = Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
     assert_eq!(reader.array_count(true, 1, 1), Err(DecodeError::Length));
     let mut reader = Reader::new(&[0x80, 0, 0, 0]);
-    assert_eq!(reader.array_count(false, 1, 1), Err(DecodeError::Length));
+    assert_eq!(reader.array_count(false, 1, 1), Ok(None));
     let mut reader = Reader::new(&[0xff, 0xff, 0xff, 0xff]);
     assert_eq!(reader.array_count(false, 1, 1), Ok(None));
 }

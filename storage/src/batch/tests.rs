@@ -201,8 +201,28 @@ fn produced_batches_are_refused_by_rule() {
         refused(&fix(&|b| b[16] = 0xff)),
         ProducedError::UnknownMagic(-1)
     );
-    assert_eq!(refused(&sample(2)[..70]), ProducedError::Length);
-    assert_eq!(refused(&sample(2)[..10]), ProducedError::Length);
+    // What is cut off is no batch; what is shorter than any batch is a broken one.
+    for length in [10, 12, 16, 60, 70] {
+        assert_eq!(refused(&sample(2)[..length]), ProducedError::CutOff);
+    }
+    let stated = |batch_length: i32| {
+        refused(&fix(&|b| {
+            b[8..12].copy_from_slice(&batch_length.to_be_bytes())
+        }))
+    };
+    assert_eq!(stated(5000), ProducedError::CutOff);
+    for batch_length in [-1, 0, 13, 14, 48] {
+        assert_eq!(stated(batch_length), ProducedError::Length { batch_length });
+    }
+    // The length is looked at before the format, and the format before the end.
+    assert_eq!(refused(&[0; 12]), ProducedError::Length { batch_length: 0 });
+    assert_eq!(
+        refused(&fix(&|b| {
+            b[8] = 1;
+            b[16] = 9;
+        })),
+        ProducedError::UnknownMagic(9)
+    );
     assert_eq!(refused(&fix(&|b| b[7] = 9)), ProducedError::BaseOffset(9));
     let large = sample(2);
     assert_eq!(
