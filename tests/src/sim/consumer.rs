@@ -88,11 +88,12 @@ impl Consumer {
             });
         }
         let wait_ms = pick(cx.rng, &[0, 0, 20, 300]);
+        let max_bytes = pick(cx.rng, &[0, 1_000, 50_000, 1 << 20]);
         let session = self.session;
         let request = FetchRequest {
             max_wait_ms: wait_ms,
             min_bytes: 1,
-            max_bytes: pick(cx.rng, &[0, 1_000, 50_000, 1 << 20]),
+            max_bytes,
             isolation_level: cx.rng.below(2) as i8,
             session_id: session.0,
             session_epoch: session.1,
@@ -101,7 +102,12 @@ impl Consumer {
         };
         let wanted = Wanted {
             heads,
-            wait_us: wait_ms as u64 * 1000,
+            // Who wants no bytes does not wait for one, as in Kafka.
+            wait_us: if max_bytes > 0 {
+                wait_ms as u64 * 1000
+            } else {
+                0
+            },
             session: session.0,
             epoch: session.1,
         };
