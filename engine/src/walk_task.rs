@@ -411,3 +411,6 @@ impl WalkTask {
         Ok(accept(&batch, &self.rules, Some(summary), rewritten))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,10 @@ fn broker_synonyms(broker: &BrokerConfig, name: &str) -> Vec<Synonym> {
         }
     }
     for name in names {
-        if let Some(text) = broker_key(name).and_then(|spec| spec.default) {
+        // Kafka wants every node to have its number set: its default here is not told.
+        if *name != "node.id"
+            && let Some(text) = broker_key(name).and_then(|spec| spec.default)
+        {
             found.push(Synonym {
                 name: (*name).to_owned(),
                 value: shown(text),
