@@ -17,6 +17,8 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("millrace stops: {panic}");
         eprintln!("This is a defect of Millrace; what was acknowledged is safe on disk.");
+        // A core that is gone must not leave the others waiting: the process ends, whatever the build.
+        std::process::abort();
     }));
     let mut arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let called = arguments.next().unwrap_or_default();
