@@ -38,6 +38,15 @@ struct Fetched {
     topics: Vec<FetchedTopic>,
 }
 
+/// The id of the topic that has this name now: offsets of a deleted one that had it before are not its own,
+/// although a crash may have kept them from being removed. Nil where there is none.
+fn id_today(shard: &Shard, name: &str) -> TopicId {
+    shard
+        .image
+        .topic(name)
+        .map_or(TopicId::nil(), |topic| topic.id)
+}
+
 /// Handles an OffsetFetch request.
 pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outcome, DecodeError> {
     let body = request.decode(wire::OffsetFetchRequest::decode)?;
@@ -66,8 +75,8 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
     if head.version < VERSION_GROUPS {
         let topics = body.topics.map(|topics| {
             let topics = topics.into_iter().map(|topic| FetchTopic {
+                topic_id: id_today(shard, &topic.name),
                 topic: topic.name.into_owned(),
-                topic_id: TopicId::nil(),
                 partitions: topic.partition_indexes,
             });
             topics.collect()
@@ -79,20 +88,21 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
             let topics = group.topics.map(|topics| {
                 let mut known = Vec::with_capacity(topics.len());
                 for topic in topics {
-                    let name = if head.version >= VERSION_TOPIC_IDS {
+                    let (name, topic_id) = if head.version >= VERSION_TOPIC_IDS {
                         match shard.image.topic_by_id(topic.topic_id) {
-                            Some(found) => found.name.clone(),
+                            Some(found) => (found.name.clone(), found.id),
                             None => {
                                 unknown.push((topic.topic_id, topic.partition_indexes));
                                 continue;
                             }
                         }
                     } else {
-                        topic.name.into_owned()
+                        let id = id_today(shard, &topic.name);
+                        (topic.name.into_owned(), id)
                     };
                     known.push(FetchTopic {
                         topic: name,
-                        topic_id: topic.topic_id,
+                        topic_id,
                         partitions: topic.partition_indexes,
                     });
                 }

@@ -22,6 +22,9 @@ const WINDOWS_BYTES_MAX: u64 = 8 << 20;
 /// How many places are remembered at which a reader will go on.
 const HINTS_MAX: usize = 512;
 
+/// How often a lookup begins anew when files change under it, before it is taken for the disk's fault.
+const LOOKUPS_ANEW_MAX: u32 = 8;
+
 /// Reads under way and what earlier ones left.
 #[derive(Default)]
 pub(super) struct Reads {
@@ -29,6 +32,8 @@ pub(super) struct Reads {
     windows: VecDeque<CachedWindow>,
     windows_bytes: u64,
     hints: VecDeque<Hint>,
+    /// Lookups under way, by ticket: what is sought, and how often it was begun anew.
+    lookups: HashMap<u64, (LookupKind, u32)>,
 }
 
 struct Waiter {
@@ -374,6 +379,16 @@ impl Store {
     /// Finds a record by timestamp, exactly, inside compressed batches too. Records at or beyond the
     /// acknowledgement mark are not seen.
     pub fn lookup(&mut self, _now: Now, log: LogId, kind: LookupKind) -> Lookup {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let lookup = self.begin_lookup(ticket, log, kind);
+        if let Lookup::Disk(ticket) = lookup {
+            self.reads.lookups.insert(ticket, (kind, 0));
+        }
+        lookup
+    }
+
+    fn begin_lookup(&mut self, ticket: u64, log: LogId, kind: LookupKind) -> Lookup {
         let Some(partition) = self.log(log) else {
             return Lookup::Err(ReadError::NotFound);
         };
@@ -413,8 +428,6 @@ impl Store {
                 Err(error) => Lookup::Err(error),
             };
         }
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
         self.spawn(Job::Lookup(Box::new(LookupJob {
             ticket,
             log,
@@ -432,9 +445,24 @@ impl Store {
         log: LogId,
         result: Result<Option<Found>, ReadError>,
     ) {
-        // A file that vanished under the search was compacted or deleted by retention; the log's
-        // other records may still match, so this is an error of the moment, not "nothing found".
+        let (kind, begun) = self
+            .reads
+            .lookups
+            .remove(&ticket)
+            .expect("a lookup under way");
+        // Files that vanish or change under the search were deleted by retention or compacted: the
+        // search begins anew over what is there now.
         let result = match result {
+            Err(error) if self.log(log).is_some() && begun < LOOKUPS_ANEW_MAX => {
+                match self.begin_lookup(ticket, log, kind) {
+                    Lookup::Ready(found) => Ok(found),
+                    Lookup::Disk(ticket) => {
+                        self.reads.lookups.insert(ticket, (kind, begun + 1));
+                        return;
+                    }
+                    Lookup::Err(_) => Err(error),
+                }
+            }
             Err(ReadError::NotFound) if self.log(log).is_some() => Err(ReadError::Io),
             other => other,
         };
