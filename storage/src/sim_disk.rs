@@ -15,6 +15,10 @@ use ring::buf::{AlignedBuf, BLOCK_BYTES, Shared};
 
 use crate::disk::{DirEntry, Disk, OpenMode, Space};
 
+mod names;
+
+use names::{Node, Tree};
+
 /// What a crash tears at.
 const SECTOR_BYTES: usize = 512;
 
@@ -157,85 +161,21 @@ impl Inode {
     }
 }
 
-/// What a name stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Node {
-    File(u64),
-    Dir,
-}
-
-/// A change of a directory that is not flushed.
-#[derive(Clone, Debug)]
-enum DirChange {
-    Add(PathBuf, Node),
-    Remove(PathBuf),
-    Rename(PathBuf, PathBuf),
-}
-
-type Names = BTreeMap<PathBuf, Node>;
-
-fn apply_change(names: &mut Names, change: &DirChange) {
-    match change {
-        DirChange::Add(path, node) => {
-            names.insert(path.clone(), *node);
-        }
-        DirChange::Remove(path) => {
-            names.remove(path);
-        }
-        DirChange::Rename(from, to) => {
-            let moved: Vec<(PathBuf, Node)> = names
-                .iter()
-                .filter(|(path, _)| path.starts_with(from))
-                .map(|(path, node)| (path.clone(), *node))
-                .collect();
-            for (path, node) in moved {
-                names.remove(&path);
-                let rest = path.strip_prefix(from).expect("filtered by it");
-                let target = if rest.as_os_str().is_empty() {
-                    to.clone()
-                } else {
-                    to.join(rest)
-                };
-                names.insert(target, node);
-            }
-        }
-    }
-}
-
 struct State {
     rng: SimRng,
     faults: SimFaults,
     inodes: HashMap<u64, Inode>,
     next_inode: u64,
-    names: Names,
-    durable_names: Names,
-    /// By directory, in order.
-    changes: Vec<(PathBuf, DirChange)>,
+    names: Tree,
     /// Writes that were begun and are not done.
     in_flight: BTreeMap<u64, (u64, usize, Shared)>,
     next_write: u64,
 }
 
 impl State {
-    fn change(&mut self, change: DirChange) {
-        let path = match &change {
-            DirChange::Add(path, _) | DirChange::Remove(path) | DirChange::Rename(path, _) => path,
-        };
-        let dir = path.parent().unwrap_or(Path::new("/")).to_path_buf();
-        apply_change(&mut self.names, &change);
-        self.changes.push((dir, change));
-    }
-
     fn used_bytes(&self) -> u64 {
-        let named: std::collections::HashSet<u64> = self
-            .names
-            .values()
-            .filter_map(|node| match node {
-                Node::File(inode) => Some(*inode),
-                Node::Dir => None,
-            })
-            .collect();
-        named
+        self.names
+            .files()
             .iter()
             .map(|inode| self.inodes[inode].bytes.len().next_multiple_of(BLOCK_BYTES) as u64)
             .sum()
@@ -297,16 +237,13 @@ fn missing() -> io::Error {
 impl SimDisk {
     /// An empty disk with nothing but `/`.
     pub fn new(seed: u64) -> SimDisk {
-        let root = Names::from([(PathBuf::from("/"), Node::Dir)]);
         SimDisk {
             state: Rc::new(RefCell::new(State {
                 rng: SimRng::new(seed),
                 faults: SimFaults::default(),
                 inodes: HashMap::new(),
                 next_inode: 0,
-                names: root.clone(),
-                durable_names: root,
-                changes: Vec::new(),
+                names: Tree::new(),
                 in_flight: BTreeMap::new(),
                 next_write: 0,
             })),
@@ -343,32 +280,7 @@ impl SimDisk {
             let inode = state.inodes.get_mut(&id).expect("listed");
             inode.crash(&mut state.rng, &writes);
         }
-        // Of each directory's changes a first part survives: file systems keep them in order.
-        let changes = std::mem::take(&mut state.changes);
-        let mut survive: BTreeMap<PathBuf, usize> = BTreeMap::new();
-        for (dir, _) in &changes {
-            *survive.entry(dir.clone()).or_default() += 1;
-        }
-        for count in survive.values_mut() {
-            *count = state.rng.below(*count as u64 + 1) as usize;
-        }
-        let mut names = std::mem::take(&mut state.durable_names);
-        for (dir, change) in &changes {
-            let left = survive.get_mut(dir).expect("counted");
-            if *left > 0 {
-                *left -= 1;
-                apply_change(&mut names, change);
-            }
-        }
-        // What lies in no directory is gone.
-        let parents: Names = names.clone();
-        names.retain(|path, _| {
-            path.ancestors()
-                .skip(1)
-                .all(|parent| parents.get(parent) == Some(&Node::Dir))
-        });
-        state.durable_names = names.clone();
-        state.names = names;
+        state.names.crash(&mut state.rng);
     }
 
     /// The process ends and the machine lives on: nothing that was written is lost.
@@ -391,7 +303,7 @@ impl SimDisk {
     /// If there is no such byte.
     pub fn rot(&self, path: &Path, position: usize) {
         let mut state = self.state.borrow_mut();
-        let Some(Node::File(inode)) = state.names.get(path).copied() else {
+        let Some(Node::File(inode)) = state.names.get(path) else {
             panic!("no file {}", path.display());
         };
         state.inodes.get_mut(&inode).expect("named").bytes[position] ^= 0x40;
@@ -399,15 +311,15 @@ impl SimDisk {
 
     /// Whether there is a file or directory of this name.
     pub fn exists(&self, path: &Path) -> bool {
-        self.state.borrow().names.contains_key(path)
+        self.state.borrow().names.get(path).is_some()
     }
 
     /// A file's bytes.
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state.borrow();
         match state.names.get(path)? {
-            Node::File(inode) => Some(state.inodes[inode].bytes.clone()),
-            Node::Dir => None,
+            Node::File(inode) => Some(state.inodes[&inode].bytes.clone()),
+            Node::Dir(_) => None,
         }
     }
 
@@ -420,23 +332,21 @@ impl SimDisk {
     fn open_now(&self, path: &Path, mode: OpenMode) -> io::Result<SimFile> {
         let mut state = self.state.borrow_mut();
         state.check(path)?;
-        let found = state.names.get(path).copied();
+        let found = state.names.get(path);
         let inode = match (found, mode) {
-            (Some(Node::Dir), _) => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
+            (Some(Node::Dir(_)), _) => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
             (Some(_), OpenMode::CreateNew) => {
                 return Err(io::Error::from_raw_os_error(libc::EEXIST));
             }
             (Some(Node::File(inode)), _) => inode,
             (None, OpenMode::Read | OpenMode::ReadWrite) => return Err(missing()),
             (None, _) => {
-                let parent = path.parent().unwrap_or(Path::new("/"));
-                if state.names.get(parent) != Some(&Node::Dir) {
+                let inode = state.next_inode;
+                if !state.names.add_file(path, inode) {
                     return Err(missing());
                 }
-                let inode = state.next_inode;
                 state.next_inode += 1;
                 state.inodes.insert(inode, Inode::default());
-                state.change(DirChange::Add(path.to_path_buf(), Node::File(inode)));
                 inode
             }
         };
@@ -569,11 +479,11 @@ impl Disk for SimDisk {
         self.delay().await;
         let mut state = self.state.borrow_mut();
         state.check(from)?;
-        if !state.names.contains_key(from) {
-            return Err(missing());
+        if state.names.rename(from, to) {
+            Ok(())
+        } else {
+            Err(missing())
         }
-        state.change(DirChange::Rename(from.to_path_buf(), to.to_path_buf()));
-        Ok(())
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -582,10 +492,10 @@ impl Disk for SimDisk {
         state.check(path)?;
         match state.names.get(path) {
             Some(Node::File(_)) => {}
-            Some(Node::Dir) => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
+            Some(Node::Dir(_)) => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
             None => return Err(missing()),
         }
-        state.change(DirChange::Remove(path.to_path_buf()));
+        state.names.remove(path);
         Ok(())
     }
 
@@ -593,14 +503,14 @@ impl Disk for SimDisk {
         self.delay().await;
         let mut state = self.state.borrow_mut();
         state.check(path)?;
-        if state.names.get(path) != Some(&Node::Dir) {
+        let Some(mut inside) = state.names.list(path) else {
             return Err(missing());
-        }
-        let inside = |name: &PathBuf| name.parent() == Some(path);
-        if state.names.keys().any(inside) {
+        };
+        if inside.next().is_some() {
             return Err(io::Error::from_raw_os_error(libc::ENOTEMPTY));
         }
-        state.change(DirChange::Remove(path.to_path_buf()));
+        drop(inside);
+        state.names.remove(path);
         Ok(())
     }
 
@@ -608,13 +518,8 @@ impl Disk for SimDisk {
         self.delay().await;
         let mut state = self.state.borrow_mut();
         state.check(path)?;
-        let mut missing: Vec<&Path> = path
-            .ancestors()
-            .filter(|dir| !state.names.contains_key(*dir))
-            .collect();
-        missing.reverse();
-        for dir in missing {
-            state.change(DirChange::Add(dir.to_path_buf(), Node::Dir));
+        if !state.names.add_dirs(path) {
+            return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
         }
         Ok(())
     }
@@ -623,20 +528,11 @@ impl Disk for SimDisk {
         self.delay().await;
         let state = self.state.borrow();
         state.check(path)?;
-        if state.names.get(path) != Some(&Node::Dir) {
-            return Err(missing());
-        }
-        Ok(state
-            .names
-            .iter()
-            .filter(|(name, _)| name.parent() == Some(path))
+        let names = state.names.list(path).ok_or_else(missing)?;
+        Ok(names
             .map(|(name, node)| DirEntry {
-                name: name
-                    .file_name()
-                    .expect("a name in a directory")
-                    .to_string_lossy()
-                    .into_owned(),
-                is_dir: *node == Node::Dir,
+                name: name.to_string_lossy().into_owned(),
+                is_dir: matches!(node, Node::Dir(_)),
             })
             .collect())
     }
@@ -649,15 +545,7 @@ impl Disk for SimDisk {
         if state.faults.lies_about_flushes {
             return Ok(());
         }
-        let mut rest = Vec::new();
-        for (dir, change) in std::mem::take(&mut state.changes) {
-            if dir == path {
-                apply_change(&mut state.durable_names, &change);
-            } else {
-                rest.push((dir, change));
-            }
-        }
-        state.changes = rest;
+        state.names.sync(path);
         Ok(())
     }
 
