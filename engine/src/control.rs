@@ -25,6 +25,9 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A way to a core: puts the message into its queue and wakes it.
 pub type ToCore = Box<dyn Fn(ControlMessage) + Send>;
 
+/// What is done when every core serves.
+pub type OnReady = Box<dyn FnOnce(&BTreeSet<String>) + Send>;
+
 /// What the control thread is started with.
 pub struct ControlConfig {
     /// The bound socket for HTTP; `None`: no HTTP.
@@ -33,8 +36,8 @@ pub struct ControlConfig {
     pub cores: Vec<ToCore>,
     /// What the cores tell. It ends when every core is gone, and with it the control thread.
     pub replies: UnboundedReceiver<(CoreId, ControlReply)>,
-    /// Called once, when every core serves.
-    pub on_ready: Box<dyn FnOnce() + Send>,
+    /// Called once, when every core serves, with the log directories that are lost by then.
+    pub on_ready: OnReady,
     /// When the process started, in seconds since 1970.
     pub start_time_seconds: u64,
 }
@@ -60,7 +63,7 @@ enum Question {
 struct Control {
     cores: Vec<ToCore>,
     ready: BTreeSet<CoreId>,
-    on_ready: Option<Box<dyn FnOnce() + Send>>,
+    on_ready: Option<OnReady>,
     stopping: bool,
     /// Cores that are stopping and have no connections any more.
     quiet: BTreeSet<CoreId>,
@@ -125,7 +128,7 @@ impl Control {
                 if self.all_ready()
                     && let Some(on_ready) = self.on_ready.take()
                 {
-                    on_ready();
+                    on_ready(&self.dirs_offline);
                 }
             }
             ControlReply::Quiet => {
@@ -271,7 +274,7 @@ mod tests {
             http: Some(http),
             cores,
             replies: received,
-            on_ready: Box::new(move || told.send(()).unwrap()),
+            on_ready: Box::new(move |_| told.send(()).unwrap()),
             start_time_seconds: 9,
         };
         let thread = std::thread::spawn(|| run(config));

@@ -152,7 +152,14 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         seed: Uuid::new_v4().as_u64_pair().0,
     });
     let epoch = recovered.epoch;
-    let dirs = broker.log_dirs.clone();
+    let offline: Vec<usize> = recovered.offline.iter().map(|(dir, _)| *dir).collect();
+    let dirs: Vec<PathBuf> = broker
+        .log_dirs
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !offline.contains(index))
+        .map(|(_, dir)| dir.clone())
+        .collect();
     let wakers: Vec<Waker> = cpus
         .iter()
         .map(|_| Waker::new())
@@ -203,13 +210,18 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         http,
         cores: to_cores,
         replies: reply_receiver,
-        on_ready: Box::new(move || {
+        on_ready: Box::new(move |lost| {
             tracing::info!(
                 start_ms = (clock::monotonic_us() - began_us) / 1000,
                 "{ready}"
             );
+            // What a lost directory's old journals hold is nowhere else.
+            let kept: Vec<PathBuf> = dirs
+                .into_iter()
+                .filter(|dir| !lost.contains(&dir.display().to_string()))
+                .collect();
             if let Err(error) =
-                block_on(recovery::discard_older(&BlockingDisk::new(), &dirs, epoch))
+                block_on(recovery::discard_older(&BlockingDisk::new(), &kept, epoch))
             {
                 tracing::warn!(%error, "journals of earlier starts could not be removed");
             }

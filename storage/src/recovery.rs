@@ -203,9 +203,10 @@ async fn scan_dir<D: Disk>(
             .await
             .map_err(told("the log directory cannot be flushed"))?;
     }
-    if let Some(epoch) = read_epoch(disk, dir).await? {
+    if let Some(epoch) = read_number(disk, &epoch_path(dir)).await? {
         scan.epoch_max = scan.epoch_max.max(epoch);
     }
+    let complete = read_number(disk, &complete_path(dir)).await?.unwrap_or(0);
     let mut heads = BTreeMap::new();
     let names = disk
         .list_dir(&checkpoint_dir)
@@ -216,6 +217,9 @@ async fn scan_dir<D: Disk>(
         .filter_map(|entry| checkpoint::parse_checkpoint_name(&entry.name))
     {
         scan.epoch_max = scan.epoch_max.max(epoch);
+        if epoch < complete {
+            continue;
+        }
         let path = checkpoint::checkpoint_path(dir, epoch, core);
         let bytes = read_file(disk, &path, checkpoint::CHECKPOINT_BYTES_MAX)
             .await
@@ -239,10 +243,12 @@ async fn scan_dir<D: Disk>(
     for entry in names {
         if let Some((epoch, core)) = journal::parse_journal_file_name(&entry.name) {
             scan.epoch_max = scan.epoch_max.max(epoch);
-            files
-                .entry((epoch, core))
-                .or_default()
-                .push(journal_dir.join(&entry.name));
+            if epoch >= complete {
+                files
+                    .entry((epoch, core))
+                    .or_default()
+                    .push(journal_dir.join(&entry.name));
+            }
         }
     }
     let mut chains = Vec::new();
@@ -257,10 +263,9 @@ async fn scan_dir<D: Disk>(
     Ok(chains)
 }
 
-/// Reads the durable start epoch of a log directory.
-async fn read_epoch<D: Disk>(disk: &D, dir: &Path) -> Result<Option<u64>, String> {
-    let path = epoch_path(dir);
-    match read_file(disk, &path, 4096).await {
+/// Reads a file that holds one number; `None` if it is not there.
+async fn read_number<D: Disk>(disk: &D, path: &Path) -> Result<Option<u64>, String> {
+    match read_file(disk, path, 4096).await {
         Ok(bytes) => std::str::from_utf8(&bytes)
             .ok()
             .and_then(|text| text.trim().parse().ok())
@@ -271,8 +276,15 @@ async fn read_epoch<D: Disk>(disk: &D, dir: &Path) -> Result<Option<u64>, String
     }
 }
 
+/// Holds the newest start epoch that was allocated.
 fn epoch_path(dir: &Path) -> PathBuf {
     dir.join(".millrace").join("epoch")
+}
+
+/// Holds the newest start epoch whose own journals and checkpoints say everything: those of earlier
+/// starts count no longer, however many of them are still there.
+fn complete_path(dir: &Path) -> PathBuf {
+    dir.join(".millrace").join("complete")
 }
 
 /// Renames compacted segments into place where a crash came between their journal entry and that.
@@ -561,13 +573,15 @@ pub async fn recover<D: Disk>(
 }
 
 /// Removes journals and checkpoints of starts before `epoch`. Only when every core has told
-/// [`Notice::Ready`](crate::store::Notice::Ready).
+/// [`Notice::Ready`](crate::store::Notice::Ready), and only in directories that no core has lost: what
+/// could not be recovered from a directory lies in its old journals alone.
 ///
 /// # Errors
 /// Those of the disk; what is left over is removed by the next start.
 pub async fn discard_older<D: Disk>(disk: &D, dirs: &[PathBuf], epoch: u64) -> io::Result<()> {
     for dir in dirs {
-        // Checkpoints last: without them a journal would be replayed from its beginning.
+        // First they stop to count: half a journal would look like one that lost its data.
+        write_file(disk, &complete_path(dir), format!("{epoch}\n").as_bytes()).await?;
         let journals = journal::journal_dir(dir);
         for entry in disk.list_dir(&journals).await? {
             if journal::parse_journal_file_name(&entry.name).is_some_and(|(of, _)| of < epoch) {
