@@ -251,6 +251,19 @@ async fn scan_dir<D: Disk>(
             }
         }
     }
+    // A process that was killed leaves writes and names that were never flushed. What is read below
+    // decides about files: a power cut must not take the reason back once that is done.
+    let unflushed = told("a journal cannot be flushed");
+    for path in files.values().flatten() {
+        let file = disk
+            .open(path, OpenMode::ReadWrite)
+            .await
+            .map_err(unflushed)?;
+        disk.sync_data(&file).await.map_err(unflushed)?;
+    }
+    for synced in [&journal_dir, &checkpoint_dir] {
+        disk.sync_dir(synced).await.map_err(unflushed)?;
+    }
     let mut chains = Vec::new();
     for ((epoch, core), paths) in files {
         let head = heads.get(&(epoch, core)).copied();
