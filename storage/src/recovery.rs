@@ -207,6 +207,18 @@ async fn scan_dir<D: Disk>(
         scan.epoch_max = scan.epoch_max.max(epoch);
     }
     let complete = read_number(disk, &complete_path(dir)).await?.unwrap_or(0);
+    // Locks of a process that is gone.
+    let own = dir.join(".millrace");
+    for entry in disk
+        .list_dir(&own)
+        .await
+        .map_err(told("the log directory cannot be listed"))?
+    {
+        if entry.name.ends_with(".lock") {
+            let removed = disk.remove_file(&own.join(&entry.name)).await;
+            removed.map_err(told("a lock that was left behind cannot be removed"))?;
+        }
+    }
     let mut heads = BTreeMap::new();
     let names = disk
         .list_dir(&checkpoint_dir)

@@ -424,6 +424,34 @@ async fn write_indexes<D: Disk>(
     write_file(disk, &crate::segment::path(dir, base, "timeindex"), times).await
 }
 
+/// The right to say what a partition's directory is called. Two cores want it when a topic is deleted
+/// and made again at once; it is a file, because they share nothing else. One that a crash leaves
+/// behind is removed by the next start.
+struct NameLock(PathBuf);
+
+impl NameLock {
+    async fn take<D: Disk>(disk: &D, partition_dir: &Path) -> io::Result<NameLock> {
+        let log_dir = partition_dir.parent().unwrap_or(Path::new("/"));
+        let name = partition_dir
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let mark = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
+        let path = log_dir.join(".millrace").join(format!("{mark:016x}.lock"));
+        loop {
+            match disk.open(&path, OpenMode::CreateNew).await {
+                Ok(_) => return Ok(NameLock(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.pause().await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn release<D: Disk>(self, disk: &D) -> io::Result<()> {
+        disk.remove_file(&self.0).await
+    }
+}
+
 /// Makes a partition's directory with the file that says which topic it belongs to. What is there
 /// already may be the work of a process that was killed before it flushed: it is flushed anyway.
 async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
@@ -436,7 +464,16 @@ async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<(
                 .as_ref()
                 .map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |_| true) =>
         {
-            // The directory of a deleted topic of this name, which its core has not renamed yet.
+            // The directory of a deleted topic of this name, which its core has not renamed yet, or is
+            // about to: one of the two does it, and the other sees that.
+            let lock = match found {
+                Ok(_) => Some(NameLock::take(disk, &work.dir).await?),
+                Err(_) => None,
+            };
+            let found = match &lock {
+                Some(_) => read_file(disk, &metadata, 4096).await,
+                None => found,
+            };
             if let Ok(other) = found {
                 let name = work.dir.file_name().unwrap_or_default().to_string_lossy();
                 let mark = xxhash_rust::xxh3::xxh3_64(&other);
@@ -448,6 +485,9 @@ async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<(
             }
             disk.create_dir_all(&work.dir).await?;
             write_file(disk, &metadata, text.as_bytes()).await?;
+            if let Some(lock) = lock {
+                lock.release(disk).await?;
+            }
         }
         Ok(_) => unreachable!("the guard above takes every other content"),
         Err(error) => return Err(error),
@@ -496,14 +536,16 @@ pub(crate) async fn move_files<D: Disk>(disk: &D, work: &[FileWork]) -> io::Resu
             FileWork::Rename(from, to) => unless_missing(disk.rename(from, to).await)?,
             FileWork::RenameDir(from, to, topic_id) => {
                 let expected = partition_metadata(*topic_id);
-                match read_file(disk, &from.join("partition.metadata"), 4096).await {
+                let name = NameLock::take(disk, from).await?;
+                let renamed = match read_file(disk, &from.join("partition.metadata"), 4096).await {
                     Ok(found) if found == expected.as_bytes() => {
-                        unless_missing(disk.rename(from, to).await)?;
+                        unless_missing(disk.rename(from, to).await)
                     }
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+                    Ok(_) => Ok(()),
+                    Err(error) => unless_missing(Err(error)),
+                };
+                name.release(disk).await?;
+                renamed?;
             }
             FileWork::Remove(path) => unless_missing(disk.remove_file(path).await)?,
             FileWork::SyncDir(path) => unless_missing(disk.sync_dir(path).await)?,
