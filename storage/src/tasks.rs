@@ -452,6 +452,33 @@ impl NameLock {
     }
 }
 
+/// Makes a partition's directory, after moving a namesake aside where there may be one.
+async fn place_partition_dir<D: Disk>(
+    disk: &D,
+    work: &WriteBack,
+    metadata: &Path,
+    text: &str,
+    may_be_taken: bool,
+) -> io::Result<()> {
+    if may_be_taken {
+        match read_file(disk, metadata, 4096).await {
+            Ok(other) => {
+                let name = work.dir.file_name().unwrap_or_default().to_string_lossy();
+                let mark = xxhash_rust::xxh3::xxh3_64(&other);
+                let suffix = format!(".{mark:016x}-delete");
+                let keep = name.len().min(255 - suffix.len());
+                let aside = work.log_dir.join(format!("{}{suffix}", &name[..keep]));
+                disk.rename(&work.dir, &aside).await?;
+                disk.sync_dir(&work.log_dir).await?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    disk.create_dir_all(&work.dir).await?;
+    write_file(disk, metadata, text.as_bytes()).await
+}
+
 /// Makes a partition's directory with the file that says which topic it belongs to. What is there
 /// already may be the work of a process that was killed before it flushed: it is flushed anyway.
 async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
@@ -470,24 +497,12 @@ async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<(
                 Ok(_) => Some(NameLock::take(disk, &work.dir).await?),
                 Err(_) => None,
             };
-            let found = match &lock {
-                Some(_) => read_file(disk, &metadata, 4096).await,
-                None => found,
-            };
-            if let Ok(other) = found {
-                let name = work.dir.file_name().unwrap_or_default().to_string_lossy();
-                let mark = xxhash_rust::xxh3::xxh3_64(&other);
-                let suffix = format!(".{mark:016x}-delete");
-                let keep = name.len().min(255 - suffix.len());
-                let aside = work.log_dir.join(format!("{}{suffix}", &name[..keep]));
-                disk.rename(&work.dir, &aside).await?;
-                disk.sync_dir(&work.log_dir).await?;
-            }
-            disk.create_dir_all(&work.dir).await?;
-            write_file(disk, &metadata, text.as_bytes()).await?;
+            let placed = place_partition_dir(disk, work, &metadata, &text, lock.is_some()).await;
             if let Some(lock) = lock {
+                // Also after an error: the other core must not wait for ever.
                 lock.release(disk).await?;
             }
+            placed?;
         }
         Ok(_) => unreachable!("the guard above takes every other content"),
         Err(error) => return Err(error),
