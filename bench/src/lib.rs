@@ -1,10 +1,14 @@
 //! Load generators and latency reports: what the perf tools run and what benches reuse. Ordinary threads; knows Kafka only through librdkafka, and nothing of the broker's insides.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod clock;
+pub mod command;
 pub mod consumer_perf;
 pub mod context;
 pub mod e2e_latency;
+pub mod echo;
+pub mod load;
 pub mod payload;
 pub mod producer_perf;
 pub mod report;

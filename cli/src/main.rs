@@ -45,6 +45,13 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Some(("bench", found)) => match bench::command::run(found) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("{why}");
+                ExitCode::FAILURE
+            }
+        },
         Some(("completions", found)) => completions(found),
         Some(("install-tools", found)) => install_tools(found),
         Some((name, _)) => unreachable!("{name} is answered above"),
@@ -60,6 +67,7 @@ fn command() -> Command {
              127.0.0.1:9092, data in ./millrace-data, HTTP on 127.0.0.1:9644.",
         )
         .subcommand(start::command())
+        .subcommand(bench::command::command())
         .subcommand(
             Command::new("completions")
                 .about("Prints a completion script for a shell")
