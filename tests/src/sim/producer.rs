@@ -286,6 +286,8 @@ struct Flow {
     next_sequence: i32,
     open: VecDeque<BatchId>,
     acked: Vec<BatchId>,
+    /// What is open goes out again before anything new, as soon as the topic is known to be there.
+    resend: bool,
 }
 
 /// How many batches of a producer the broker remembers.
@@ -432,14 +434,19 @@ impl Actor for Idempotent {
             self.recovering = false;
             self.flows
                 .retain(|(topic, _), _| cx.model.topics[*topic].life != Life::Gone);
-            self.again = self
-                .flows
-                .iter()
-                .filter(|((topic, _), _)| !gone(cx.model, *topic))
-                .flat_map(|((topic, partition), flow)| {
-                    flow.open.iter().map(|batch| (*topic, *partition, *batch))
-                })
-                .collect();
+            self.again.clear();
+            for flow in self.flows.values_mut() {
+                flow.resend = true;
+            }
+        }
+        // A topic whose deletion was asked for and not answered may turn out to have stayed.
+        for ((topic, partition), flow) in &mut self.flows {
+            if flow.resend && !gone(cx.model, *topic) {
+                flow.resend = false;
+                let open = flow.open.iter();
+                self.again
+                    .extend(open.map(|batch| (*topic, *partition, *batch)));
+            }
         }
         if self.client.open_count() >= 4 {
             return Ok(());
