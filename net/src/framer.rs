@@ -12,6 +12,8 @@ use std::ops::Range;
 
 use ring::buf::Shared;
 
+use crate::native;
+
 /// The first piece of a straddling frame's buffer, in bytes; from there it doubles. Small enough to be
 /// given to every connection.
 const FIRST_STEP_BYTES: usize = 64 << 10;
@@ -23,10 +25,20 @@ const UNMOVED_BYTES: usize = 1 << 20;
 /// The size prefix of a frame.
 const PREFIX_BYTES: usize = 4;
 
-/// A size prefix that is no size; the connection must close.
+/// How frames say where they end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// A size of four bytes, big-endian, which is no part of the frame.
+    Kafka,
+    /// The native header, which is the frame's beginning.
+    Native,
+}
+
+/// A size prefix that is no size, or a header that is none; the connection must close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameError {
-    /// The size that the prefix claims, in bytes.
+    /// The size that the prefix claims, in bytes; of a native frame at most [`i32::MAX`], and -1 where the
+    /// bytes are no native header.
     pub size: i32,
     /// The largest allowed, in bytes.
     pub size_max: usize,
@@ -107,6 +119,7 @@ impl Straddling {
 /// Cuts received bytes into frames.
 #[derive(Debug)]
 pub struct Framer {
+    format: Format,
     size_max: usize,
     /// Received and not yet cut.
     chunks: VecDeque<Shared>,
@@ -121,10 +134,20 @@ pub struct Framer {
 impl Framer {
     /// A framer that allows frames of up to `size_max` bytes (`socket.request.max.bytes`).
     pub fn new(size_max: usize) -> Framer {
+        Framer::of(Format::Kafka, size_max)
+    }
+
+    /// A framer of native frames, which come out with their header.
+    pub fn native(size_max: usize) -> Framer {
+        Framer::of(Format::Native, size_max)
+    }
+
+    fn of(format: Format, size_max: usize) -> Framer {
         Framer {
+            format,
             size_max,
             chunks: VecDeque::new(),
-            prefix: Vec::with_capacity(PREFIX_BYTES),
+            prefix: Vec::new(),
             straddling: None,
             failed: None,
             straddle_copied_bytes: 0,
@@ -146,7 +169,7 @@ impl Framer {
         }
     }
 
-    /// The next whole frame, without its size prefix; `None` if bytes are missing. What is left of a
+    /// The next whole frame, without its size prefix but with its native header; `None` if bytes are missing. What is left of a
     /// received buffer is then copied out of it.
     ///
     /// # Errors
@@ -162,6 +185,12 @@ impl Framer {
             let Some(mut chunk) = self.chunks.pop_front() else {
                 return Ok(None);
             };
+            if self.format == Format::Native {
+                match self.cut_native(chunk)? {
+                    Some(frame) => return Ok(Some(frame)),
+                    None => continue,
+                }
+            }
             let missing = PREFIX_BYTES - self.prefix.len();
             if chunk.len() < missing {
                 self.prefix.extend_from_slice(&chunk);
@@ -177,12 +206,7 @@ impl Framer {
                 }
                 return Ok(Some(frame));
             }
-            self.straddling = Some(Straddling {
-                size,
-                received: 0,
-                buffer: Some(Vec::new()),
-                reserved: 0,
-            });
+            self.straddle(size);
             if !chunk.is_empty() {
                 self.chunks.push_front(chunk);
             }
@@ -195,16 +219,70 @@ impl Framer {
         let size = i32::from_be_bytes(prefix);
         match usize::try_from(size) {
             Ok(bytes) if bytes > 0 && bytes <= self.size_max => Ok(bytes),
-            _ => {
-                let error = FrameError {
-                    size,
-                    size_max: self.size_max,
-                };
-                self.failed = Some(error);
-                self.chunks.clear();
-                Err(error)
-            }
+            _ => Err(self.fail(size)),
         }
+    }
+
+    fn fail(&mut self, size: i32) -> FrameError {
+        let error = FrameError {
+            size,
+            size_max: self.size_max,
+        };
+        self.failed = Some(error);
+        self.chunks.clear();
+        error
+    }
+
+    /// Takes what it can of a chunk that begins with a native header, or with the rest of one: the frame
+    /// if all of it is there, else a beginning of it.
+    fn cut_native(&mut self, chunk: Shared) -> Result<Option<Shared>, FrameError> {
+        if self.prefix.is_empty()
+            && let Some(header) = chunk.first_chunk()
+        {
+            let size = self.native_size(header)?;
+            if chunk.len() >= size {
+                let frame = chunk.slice(0..size);
+                if chunk.len() > size {
+                    self.chunks.push_front(chunk.slice(size..chunk.len()));
+                }
+                return Ok(Some(frame));
+            }
+            self.straddle(size);
+            self.chunks.push_front(chunk);
+            return Ok(None);
+        }
+        let missing = native::HEADER_BYTES - self.prefix.len();
+        let (head, rest) = (chunk.len().min(missing), chunk.len());
+        self.prefix.extend_from_slice(&chunk[..head]);
+        if rest > head {
+            self.chunks.push_front(chunk.slice(head..rest));
+        }
+        if let Some(header) = self.prefix.first_chunk().copied() {
+            let size = self.native_size(&header)?;
+            self.prefix.clear();
+            self.straddle(size);
+            // What was gathered byte by byte is the beginning of the frame.
+            self.chunks.push_front(Shared::from(header.to_vec()));
+        }
+        Ok(None)
+    }
+
+    fn native_size(&mut self, header: &[u8; native::HEADER_BYTES]) -> Result<usize, FrameError> {
+        native::frame_bytes(header, self.size_max).map_err(|fault| {
+            self.fail(match fault {
+                native::HeaderFault::Magic => -1,
+                native::HeaderFault::Length(bytes) => i32::try_from(bytes).unwrap_or(i32::MAX),
+            })
+        })
+    }
+
+    fn straddle(&mut self, size: usize) {
+        self.straddling = Some(Straddling {
+            size,
+            received: 0,
+            buffer: Some(Vec::new()),
+            reserved: 0,
+        });
     }
 
     /// Copies waiting chunks into the straddling frame; gives it if it is whole.
@@ -273,6 +351,7 @@ impl Framer {
     /// reserved, and received buffers that were not cut yet.
     pub fn held_bytes(&self) -> usize {
         let waiting: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        let waiting = waiting + self.prefix.len();
         let reserved = self.straddling.as_ref().map_or(0, |frame| frame.reserved);
         waiting + reserved
     }

@@ -1,6 +1,8 @@
 //! Hostile bytes on demand: made-up valid frames, seeded damage to them, and loops that feed them to the
 //! decoders. Lives in tests and in the fuzzing command; knows every message but no broker.
 
+mod native;
+
 use std::fmt;
 
 use ring::buf::Shared;
@@ -63,7 +65,7 @@ impl Random {
 }
 
 /// The decoders that can be fuzzed, by name.
-pub const TARGETS: &[&str] = &["request", "framer"];
+pub const TARGETS: &[&str] = &["request", "framer", "native", "native-framer"];
 
 /// No decoder has that name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +101,8 @@ pub fn run(name: &str, seed: u64, iterations: u64) -> Result<Outcome, UnknownTar
     let one: fn(&mut Random) -> bool = match name {
         "request" => fuzz_request,
         "framer" => fuzz_framer,
+        "native" => native::fuzz_frame,
+        "native-framer" => native::fuzz_framer,
         _ => return Err(UnknownTarget(name.to_owned())),
     };
     let mut random = Random::new(seed);
@@ -257,6 +261,16 @@ mod tests {
     #[test]
     fn frames_survive_any_cutting() {
         let outcome = run("framer", 1, 200).expect("a target");
+        assert!(outcome.accepted_count > 20, "{outcome:?}");
+        assert!(outcome.refused_count > 20, "{outcome:?}");
+    }
+
+    #[test]
+    fn damaged_native_frames_are_refused_or_read() {
+        let outcome = run("native", 1, 20_000).expect("a target");
+        assert!(outcome.accepted_count > 1_000, "{outcome:?}");
+        assert!(outcome.refused_count > 1_000, "{outcome:?}");
+        let outcome = run("native-framer", 1, 200).expect("a target");
         assert!(outcome.accepted_count > 20, "{outcome:?}");
         assert!(outcome.refused_count > 20, "{outcome:?}");
     }

@@ -8,4 +8,5 @@ pub mod client;
 pub mod framer;
 pub mod fuzz;
 pub mod kafka;
+pub mod native;
 pub mod wire;

@@ -155,3 +155,63 @@ fn sizes_that_are_not_allowed_are_named() {
     framer.push(Shared::from(frame(&[5; 100])));
     assert_eq!(next(&mut framer), Some(vec![5; 100]));
 }
+
+fn native_frame(records: &[u8]) -> Vec<u8> {
+    let body = crate::native::v1::UnsubscribeAnswer { error: 7 };
+    let kind = crate::native::Kind::UnsubscribeAnswer;
+    let records_bytes = u32::try_from(records.len()).expect("a few bytes");
+    let mut frame = crate::native::encode(1, kind, 0, 5, &body, records_bytes);
+    frame.extend_from_slice(records);
+    frame
+}
+
+#[test]
+fn native_frames_come_out_with_their_header_however_they_are_cut() {
+    let frames = [native_frame(b""), native_frame(b"some records")];
+    let stream = frames.concat();
+    for step in [1, 3, 31, 32, 33, 45, stream.len()] {
+        let mut framer = Framer::native(SIZE_MAX);
+        let mut found = Vec::new();
+        for part in stream.chunks(step) {
+            framer.push(Shared::from(part.to_vec()));
+            found.extend(std::iter::from_fn(|| next(&mut framer)));
+        }
+        assert_eq!(found, frames, "in steps of {step}");
+        assert_eq!(framer.held_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_whole_native_frame_is_not_copied() {
+    let mut framer = Framer::native(SIZE_MAX);
+    let received = Shared::from([native_frame(b"a"), native_frame(b"b")].concat());
+    framer.push(received.clone());
+    for _ in 0..2 {
+        let frame = framer
+            .next_frame()
+            .expect("a good header")
+            .expect("a frame");
+        assert!(frame.same_buffer(&received));
+    }
+    assert_eq!(framer.straddle_copied_bytes(), 0);
+}
+
+#[test]
+fn what_is_no_native_header_or_too_long_ends_the_connection() {
+    let good = native_frame(b"records");
+    let mut strange = good.clone();
+    strange[8] ^= 1;
+    let mut framer = Framer::native(SIZE_MAX);
+    framer.push(Shared::from(strange));
+    assert_eq!(framer.next_frame().expect_err("no magic").size, -1);
+    let mut framer = Framer::native(good.len() - 1);
+    framer.push(Shared::from(good.clone()));
+    let error = framer.next_frame().expect_err("too long");
+    assert_eq!(error.size, i32::try_from(good.len()).expect("a few bytes"));
+    let mut absurd = good;
+    absurd[16..24].fill(0xff);
+    let mut framer = Framer::native(SIZE_MAX);
+    framer.push(Shared::from(absurd[..40].to_vec()));
+    assert_eq!(framer.next_frame().expect_err("too long").size, i32::MAX);
+    assert_eq!(framer.held_bytes(), 0);
+}
