@@ -8,6 +8,7 @@
 //! comes home. A lease that is lost leaks its buffer; it never dangles.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
@@ -32,8 +33,57 @@ struct Allocation {
     bytes: usize,
 }
 
+/// Allocations from this size on, in bytes, are kept for the next [`AlignedBuf::scratch`] of their size:
+/// fresh memory of that size comes from the kernel, which clears it page by page at the first touch.
+const KEPT_BYTES_MIN: usize = 64 << 10;
+/// How much a thread keeps, in bytes.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+
+/// Memory of dropped buffers of this thread, for the next ones.
+#[derive(Default)]
+struct Kept {
+    free: Vec<(NonNull<u8>, usize)>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn take(&mut self, bytes: usize) -> Option<NonNull<u8>> {
+        // The last one dropped is the likeliest to be in the processor's cache.
+        let at = self.free.iter().rposition(|(_, size)| *size == bytes)?;
+        self.bytes -= bytes;
+        Some(self.free.swap_remove(at).0)
+    }
+
+    fn keep(&mut self, memory: NonNull<u8>, bytes: usize) -> bool {
+        let keeps = bytes >= KEPT_BYTES_MIN && self.bytes + bytes <= KEPT_BYTES_MAX;
+        if keeps {
+            self.bytes += bytes;
+            self.free.push((memory, bytes));
+        }
+        keeps
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for (memory, bytes) in self.free.drain(..) {
+            // SAFETY: as in `Allocation::drop`, which left it to this list.
+            unsafe { dealloc(memory.as_ptr(), AlignedBuf::layout(bytes)) }
+        }
+    }
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
 impl Drop for Allocation {
     fn drop(&mut self) {
+        let (memory, bytes) = (self.memory, self.bytes);
+        // Not when the thread is ending and its list is gone.
+        if KEPT.try_with(|kept| kept.borrow_mut().keep(memory, bytes)) == Ok(true) {
+            return;
+        }
         // SAFETY: `memory` was allocated in `AlignedBuf::zeroed` with this very layout and is freed once.
         unsafe { dealloc(self.memory.as_ptr(), AlignedBuf::layout(self.bytes)) }
     }
@@ -54,12 +104,37 @@ impl AlignedBuf {
         let Some(memory) = NonNull::new(memory) else {
             handle_alloc_error(layout)
         };
+        AlignedBuf::over(memory, capacity_bytes, capacity_bytes)
+    }
+
+    /// As [`AlignedBuf::zeroed`], but with whatever an earlier buffer of this thread left in that
+    /// memory: for those who write every byte that anybody will read.
+    pub fn scratch(bytes: usize) -> AlignedBuf {
+        let capacity_bytes = bytes.max(1).next_multiple_of(BLOCK_BYTES);
+        // Few sizes, so that memory fits again: an eighth of a power of two apart.
+        let step = (capacity_bytes.next_power_of_two() / 16).max(BLOCK_BYTES);
+        let allocation_bytes = capacity_bytes.next_multiple_of(step);
+        let kept = KEPT
+            .try_with(|kept| kept.borrow_mut().take(allocation_bytes))
+            .ok()
+            .flatten();
+        match kept {
+            Some(memory) => AlignedBuf::over(memory, capacity_bytes, allocation_bytes),
+            None => {
+                let mut buf = AlignedBuf::zeroed(allocation_bytes);
+                buf.capacity_bytes = capacity_bytes;
+                buf
+            }
+        }
+    }
+
+    fn over(memory: NonNull<u8>, capacity_bytes: usize, allocation_bytes: usize) -> AlignedBuf {
         AlignedBuf {
             memory,
             capacity_bytes,
             allocation: Arc::new(Allocation {
                 memory,
-                bytes: capacity_bytes,
+                bytes: allocation_bytes,
             }),
         }
     }
@@ -148,17 +223,18 @@ impl Stable for Vec<u8> {
 /// A read-only view of a reference-counted buffer of this core. Cloning and slicing copy no bytes.
 #[derive(Clone)]
 pub struct Shared {
+    /// The viewed part of what `owner` holds: reading it asks the owner nothing.
+    bytes: NonNull<[u8]>,
     owner: Rc<dyn Stable>,
-    range: Range<usize>,
 }
 
 impl Shared {
     /// A view of all bytes of `owner`.
     pub fn new(owner: impl Stable) -> Shared {
-        let len = owner.bytes().len();
+        let owner: Rc<dyn Stable> = Rc::new(owner);
         Shared {
-            owner: Rc::new(owner),
-            range: 0..len,
+            bytes: NonNull::from(owner.bytes()),
+            owner,
         }
     }
 
@@ -178,8 +254,8 @@ impl Shared {
             self.len()
         );
         Shared {
+            bytes: NonNull::from(&self[range]),
             owner: Rc::clone(&self.owner),
-            range: self.range.start + range.start..self.range.start + range.end,
         }
     }
 
@@ -197,7 +273,9 @@ impl Shared {
 impl Deref for Shared {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.owner.bytes()[self.range.clone()]
+        // SAFETY: the bytes are a part of what `owner` holds, and that neither moves nor changes as
+        // long as it lives (`Stable`); a `Shared` has no mutable access to give.
+        unsafe { self.bytes.as_ref() }
     }
 }
 
@@ -335,6 +413,27 @@ mod tests {
         assert!(buf.iter().all(|byte| *byte == 0));
         buf[8191] = 7;
         assert_eq!(buf.freeze()[8191], 7);
+    }
+
+    #[test]
+    fn memory_of_a_dropped_buffer_serves_the_next_of_its_size() {
+        let mut buf = AlignedBuf::scratch(512 << 10);
+        assert!(buf.iter().all(|byte| *byte == 0), "never anybody else's");
+        buf[0] = 7;
+        let address = buf.as_ptr() as usize;
+        let mut rest = buf;
+        let front = rest.split_to(BLOCK_BYTES).freeze();
+        drop(rest);
+        let other = AlignedBuf::scratch(512 << 10);
+        assert_ne!(other.as_ptr() as usize, address, "a part is still read");
+        drop(front);
+        let again = AlignedBuf::scratch(500 << 10);
+        assert_eq!((again.as_ptr() as usize, again[0]), (address, 7));
+        assert_eq!(again.len(), 500 << 10);
+        drop((other, again));
+        let many: Vec<AlignedBuf> = (0..64).map(|_| AlignedBuf::scratch(512 << 10)).collect();
+        drop(many);
+        assert!(KEPT.with_borrow(|kept| kept.bytes) <= KEPT_BYTES_MAX);
     }
 
     #[test]

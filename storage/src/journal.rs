@@ -417,7 +417,9 @@ impl Journal {
         let start = open.used;
         let range = start + ENTRY_HEADER_BYTES..start + ENTRY_HEADER_BYTES + payload_bytes;
         let (head, rest) = open.buf[start..].split_at_mut(ENTRY_HEADER_BYTES);
-        let payload = &mut rest[..payload_bytes];
+        let (payload, padding) =
+            rest[..entry_bytes - ENTRY_HEADER_BYTES].split_at_mut(payload_bytes);
+        padding.fill(0);
         fill(payload);
         entry.encode(payload, head);
         open.hash.update(head);
@@ -431,7 +433,7 @@ impl Journal {
         let fits = |buf: &AlignedBuf| buf.len() >= bytes.next_multiple_of(BLOCK_BYTES);
         let buf = match self.arena.take().filter(fits) {
             Some(rest) => rest,
-            None => AlignedBuf::zeroed(bytes.max(ARENA_BYTES)),
+            None => AlignedBuf::scratch(bytes.max(ARENA_BYTES)),
         };
         OpenWrite {
             buf,
@@ -467,6 +469,8 @@ impl Journal {
         buf[40..44].copy_from_slice(&(total as u32).to_le_bytes());
         buf[44..48].copy_from_slice(&(used as u32).to_le_bytes());
         buf[48..52].copy_from_slice(&u32::from(self.core.0).to_le_bytes());
+        buf[52..64].fill(0);
+        buf[used..total].fill(0);
         hash.update(&buf[..64]);
         let checksum = hash.digest();
         buf[64..72].copy_from_slice(&checksum.to_le_bytes());

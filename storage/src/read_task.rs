@@ -119,7 +119,7 @@ impl Window {
         let end = segment.end.min((from + bytes).next_multiple_of(BLOCK));
         let wanted = (end - position) as usize;
         let (result, mut buf) = disk
-            .read_at(file, position, AlignedBuf::zeroed(wanted))
+            .read_at(file, position, AlignedBuf::scratch(wanted))
             .await;
         let len = result?.min(wanted);
         if let Some((at, over)) = &segment.overlay {

@@ -148,7 +148,6 @@ impl Store {
 
     /// Puts segments on their way to disk although nothing presses.
     fn look_for_dirty(&mut self, now: Now) {
-        let pressed = self.dirty_bytes > self.config.dirty_bytes_max / 2;
         let idle_us = self.config.settle_idle_ms * 1_000;
         let mut wanted = Vec::new();
         for (index, partition) in self.logs.iter().enumerate() {
@@ -156,7 +155,8 @@ impl Store {
             if partition.queued || partition.busy {
                 continue;
             }
-            let idle = pressed
+            // Who waits for memory waits for tail blocks too; else those of busy logs can wait.
+            let idle = self.waits_for_room
                 || self.shutting_down
                 || now.monotonic_us >= partition.last_append_us + idle_us;
             let settle = idle && partition.has_work(true);

@@ -183,11 +183,13 @@ impl Store {
         let write = to > segment.written;
         let mut copied = 0;
         let bytes = write.then(|| {
-            let mut buf = AlignedBuf::zeroed((to - from) as usize);
+            let mut buf = AlignedBuf::scratch((to - from) as usize);
+            let mut covered = from;
             if let Some(head) = &segment.head {
                 let known = head.len().min((segment.written - from) as usize);
                 buf[..known].copy_from_slice(&head[..known]);
                 copied += known as u64;
+                covered += known as u64;
             }
             for recent in partition
                 .dirty
@@ -198,6 +200,8 @@ impl Store {
                 let start = recent.position.max(from);
                 let stop = recent.position_end().min(to);
                 if start < stop {
+                    assert!(start <= covered, "a hole in what is written to a segment");
+                    covered = stop;
                     let source =
                         (start - recent.position) as usize..(stop - recent.position) as usize;
                     buf[(start - from) as usize..(stop - from) as usize]
@@ -205,6 +209,8 @@ impl Store {
                     copied += stop - start;
                 }
             }
+            assert!(covered >= to, "a hole in what is written to a segment");
+            buf[(to - from) as usize..].fill(0);
             buf.freeze()
         });
         let target = segment.allocation_for(to, partition.config.segment_bytes, tight);
@@ -238,6 +244,10 @@ impl Store {
             sync,
             finish,
         };
+        if settle && complete && !image.closed {
+            // This is what was asked for; what comes later is not.
+            partition.settle = false;
+        }
         partition.busy = true;
         self.counters.write_back_bytes_copied += copied;
         self.write_back.running += 1;
@@ -407,7 +417,8 @@ impl Store {
     /// Logs whose writes found no space try again: the reserve has given way.
     pub(super) fn feed_starved(&mut self) {
         for log in std::mem::take(&mut self.write_back.starved) {
-            self.want_write_back(log, false);
+            // Whether it was to be settled is not known any more.
+            self.want_write_back(log, true);
         }
     }
 }
