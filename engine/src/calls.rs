@@ -28,6 +28,8 @@ pub(crate) type GroupThen = Box<dyn FnOnce(&mut Shard, Now, GroupAnswer)>;
 pub(crate) enum Waiting {
     /// Parts of a Produce request: which ones.
     Produce { request: Key, places: Vec<usize> },
+    /// All of a native Produce request: one batch for this core.
+    NativeProduce(crate::native::produce::OneBatch),
     /// Parts of a Fetch request.
     Fetch { request: Key, core: CoreId },
     /// Some of the questions of a gathering.
@@ -75,7 +77,7 @@ impl Shard {
         self.actions.push_back(Action::Mesh { to, message });
     }
 
-    fn origin(&self, id: CallId) -> Origin {
+    pub(crate) fn origin(&self, id: CallId) -> Origin {
         Origin {
             core: self.core,
             id,
@@ -247,6 +249,9 @@ impl Shard {
                     self.leases.give_back(lease);
                 }
                 self.on_append_answer(now, request, &places, results);
+            }
+            (Waiting::NativeProduce(one), Answer::Append { results, .. }) => {
+                crate::native::produce::finish_one(self, one, results);
             }
             (Waiting::Partitions { gathering, places }, Answer::Partitions(answers)) => {
                 let Some(state) = self.gatherings.get_mut(&gathering) else {

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use ring::buf::{Chunk, Shared};
 
 use crate::event::ConnId;
+use crate::ids::Key;
 use crate::limits::{
     CONNECTION_HELD_BYTES_MAX, CONNECTION_OPEN_FETCHES_MAX, CONNECTION_WAITING_BYTES_MAX,
 };
@@ -69,6 +70,15 @@ pub struct Waiting {
     pub arrived_us: u64,
 }
 
+/// What a connection of the native protocol has beside its requests.
+#[derive(Debug, Default)]
+pub struct NativeSide {
+    /// The version that was negotiated; before that, none.
+    pub version: Option<u8>,
+    /// Its subscriptions, each by the correlation id that began it.
+    pub subscriptions: Vec<(u64, Key)>,
+}
+
 /// A client connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -78,6 +88,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// When a request last arrived or an answer last left, monotonic microseconds.
     pub active_us: u64,
+    /// Set where the native protocol is spoken.
+    pub native: Option<Box<NativeSide>>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     slots: VecDeque<Slot>,
@@ -96,6 +108,7 @@ impl Connection {
             listener,
             peer,
             active_us: now_us,
+            native: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             slots: VecDeque::new(),
@@ -179,6 +192,28 @@ impl Connection {
             }
         }
         None
+    }
+
+    /// Bytes that answer no request are about to be sent, at `now_us`.
+    pub fn on_unasked(&mut self, overlap: Overlap, bytes: usize, now_us: u64) {
+        self.held_bytes += bytes;
+        self.unsent.push_back(Unsent {
+            overlap,
+            given_us: now_us,
+            bytes,
+        });
+    }
+
+    /// Whether anything is subscribed to.
+    pub fn has_subscriptions(&self) -> bool {
+        self.native
+            .as_ref()
+            .is_some_and(|native| !native.subscriptions.is_empty())
+    }
+
+    /// Whether more may be put before the client now.
+    pub fn takes_more(&self) -> bool {
+        !self.closing && self.held_bytes <= CONNECTION_HELD_BYTES_MAX
     }
 
     /// The oldest unsent answer was taken by the kernel.

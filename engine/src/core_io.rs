@@ -158,6 +158,8 @@ pub struct CoreIo<M> {
     links: CoreLinks,
     admission: Admission,
     frame_bytes_max: usize,
+    /// The listener whose connections speak native frames.
+    native_listener: Option<usize>,
     /// What readers that have stalled may hold together; the one that holds most goes first.
     stalled_bytes_max: usize,
     conns: HashMap<ConnId, Conn>,
@@ -207,6 +209,7 @@ impl<M: Machine> CoreIo<M> {
             links,
             admission: Admission::new(frame_memory_bytes, frame_bytes_max),
             frame_bytes_max,
+            native_listener: None,
             stalled_bytes_max: frame_memory_bytes,
             conns: HashMap::new(),
             by_place: HashMap::new(),
@@ -223,6 +226,12 @@ impl<M: Machine> CoreIo<M> {
             completions: Vec::new(),
             messages: Vec::new(),
         }
+    }
+
+    /// The same, where connections of that listener speak native frames.
+    pub fn with_native_listener(mut self, listener: Option<usize>) -> CoreIo<M> {
+        self.native_listener = listener;
+        self
     }
 
     /// Whether the shard has stopped.
@@ -399,9 +408,14 @@ impl<M: Machine> CoreIo<M> {
         peer: std::net::SocketAddr,
     ) {
         let conn = conn_id(socket);
+        let framer = if self.native_listener == Some(listener) {
+            Framer::native(self.frame_bytes_max)
+        } else {
+            Framer::new(self.frame_bytes_max)
+        };
         let state = Conn {
             socket,
-            framer: Framer::new(self.frame_bytes_max),
+            framer,
             paused: false,
             receiving: false,
             place: None,

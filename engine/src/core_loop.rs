@@ -49,6 +49,8 @@ pub struct CoreConfig {
     pub waker: Waker,
     /// One per configured listener, in their order.
     pub listeners: Vec<Listener>,
+    /// The place among them of the one that speaks native frames.
+    pub native_listener: Option<usize>,
     /// Memory for requests that are being received, in bytes.
     pub frame_memory_bytes: usize,
     /// `socket.request.max.bytes`.
@@ -160,7 +162,8 @@ async fn serve<M: Machine + 'static>(
         config.listeners,
         config.frame_memory_bytes,
         config.frame_bytes_max,
-    );
+    )
+    .with_native_listener(config.native_listener);
     let work = Work {
         ring,
         tasks,

@@ -25,6 +25,7 @@ pub mod mesh;
 pub mod mesh_link;
 pub mod metadata;
 pub mod metrics;
+mod native;
 pub mod outstanding;
 mod partition;
 mod reading;

@@ -54,3 +54,9 @@ pub const SHUTDOWN_SETTLE_US: u64 = 60_000_000;
 
 /// How much of a group log is read at a time, in bytes: one large direct read.
 pub const GROUP_LOAD_BYTES: usize = 1 << 20;
+
+/// Subscriptions that one connection of the native protocol may have: consumers have one.
+pub const SUBSCRIPTIONS_MAX: usize = 16;
+
+/// Partitions in all subscriptions of one connection: what they remember stays below some megabytes.
+pub const SUBSCRIBED_PARTITIONS_MAX: usize = 16_384;

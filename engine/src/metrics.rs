@@ -145,6 +145,9 @@ struct TopicTotals {
 /// The highest API key that is counted by itself.
 const API_KEYS: usize = 96;
 
+/// The highest kind of native frame, below the answers, that is counted by itself.
+const NATIVE_KINDS: usize = 16;
+
 /// The counters of one core.
 #[derive(Clone, Debug)]
 pub struct ShardMetrics {
@@ -166,6 +169,7 @@ pub struct ShardMetrics {
     /// What the store did.
     pub store: StoreTotals,
     requests: [u64; API_KEYS],
+    native_requests: [u64; NATIVE_KINDS],
     errors: BTreeMap<(i16, i16), u64>,
     topics: HashMap<String, TopicTotals>,
     fetched: HashMap<TopicId, u64>,
@@ -187,6 +191,7 @@ impl ShardMetrics {
             memory: MemoryGauges::default(),
             store: StoreTotals::default(),
             requests: [0; API_KEYS],
+            native_requests: [0; NATIVE_KINDS],
             errors: BTreeMap::new(),
             topics: HashMap::new(),
             fetched: HashMap::new(),
@@ -201,6 +206,13 @@ impl ShardMetrics {
             .ok()
             .and_then(|at| self.requests.get_mut(at))
         {
+            *count += 1;
+        }
+    }
+
+    /// A native frame is about to be handled.
+    pub fn on_native_request(&mut self, kind: net::native::Kind) {
+        if let Some(count) = self.native_requests.get_mut(usize::from(kind as u8)) {
             *count += 1;
         }
     }
@@ -431,6 +443,25 @@ impl Collector for Snapshot {
             }
         }
         let mut metric = encoder.encode_descriptor(
+            "native_requests",
+            "Requests of the native protocol, by kind",
+            None,
+            MetricType::Counter,
+        )?;
+        for (core, label) in cores() {
+            for kind in net::native::Kind::ALL {
+                if let Some(count) = core.native_requests.get(usize::from(*kind as u8))
+                    && *count > 0
+                {
+                    counter(
+                        &mut metric,
+                        &[("core", label), ("kind", kind.name())],
+                        *count,
+                    )?;
+                }
+            }
+        }
+        let mut metric = encoder.encode_descriptor(
             "errors",
             "Errors answered, by API and error",
             None,
@@ -561,6 +592,7 @@ mod tests {
     fn two_cores() -> Vec<ShardMetrics> {
         let mut first = ShardMetrics::new(CoreId(0));
         let mut second = ShardMetrics::new(CoreId(1));
+        first.on_native_request(net::native::Kind::Produce);
         first.on_request(ApiKey::Produce);
         first.on_request(ApiKey::Produce);
         second.on_request(ApiKey::Fetch);
@@ -592,6 +624,7 @@ mod tests {
             "millrace_requests_total{core=\"0\",api=\"Produce\"} 2",
             "millrace_requests_total{core=\"1\",api=\"Fetch\"} 1",
             "millrace_errors_total{core=\"1\",api=\"Fetch\",error=\"OFFSET_OUT_OF_RANGE\"} 1",
+            "millrace_native_requests_total{core=\"0\",kind=\"Produce\"} 1",
             "# UNIT millrace_received_bytes bytes",
             "millrace_received_bytes_total{core=\"0\"} 77",
             "millrace_topic_received_bytes_total{topic=\"t\"} 110",

@@ -11,6 +11,7 @@ use crate::api::{self, Head, Outcome, Request};
 use crate::connection::{Connection, Overlap, Ticket};
 use crate::event::{Action, ConnId};
 use crate::metrics::Stage;
+use crate::native;
 use crate::shard::Shard;
 
 impl Shard {
@@ -25,21 +26,40 @@ impl Shard {
         if self.stopping.is_some() {
             self.actions.push_back(Action::Close { conn });
         }
-        let connection = Connection::new(listener, peer, now.monotonic_us);
+        let mut connection = Connection::new(listener, peer, now.monotonic_us);
+        let broker = &self.config.broker;
+        if broker.native_listener.is_some() && listener == broker.listeners.len() {
+            connection.native = Some(Box::default());
+        }
         self.connections.insert(conn, connection);
     }
 
     pub(crate) fn on_frame(&mut self, now: Now, conn: ConnId, frame: Shared) {
-        self.metrics.received_bytes += frame.len() as u64 + 4;
-        let overlap = match frame.first_chunk::<2>().map(|key| i16::from_be_bytes(*key)) {
-            Some(0) => Overlap::Produce,
-            Some(1) => Overlap::Fetch,
-            _ => Overlap::Barrier,
-        };
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
         connection.active_us = now.monotonic_us;
+        let overlap = if connection.native.is_some() {
+            self.metrics.received_bytes += frame.len() as u64;
+            match native::overlap(&frame) {
+                Some(overlap) => overlap,
+                None if native::take_credit(self, conn, &frame) => {
+                    self.advance(now, conn);
+                    return;
+                }
+                None => Overlap::Barrier,
+            }
+        } else {
+            self.metrics.received_bytes += frame.len() as u64 + 4;
+            match frame.first_chunk::<2>().map(|key| i16::from_be_bytes(*key)) {
+                Some(0) => Overlap::Produce,
+                Some(1) => Overlap::Fetch,
+                _ => Overlap::Barrier,
+            }
+        };
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
         connection.push(overlap, frame, now.monotonic_us);
         self.advance(now, conn);
     }
@@ -55,7 +75,11 @@ impl Shard {
                 break;
             };
             let ticket = Ticket { conn, sequence };
-            self.start_request(now, ticket, &waiting.frame, waiting.arrived_us);
+            if connection.native.is_some() {
+                native::start(self, now, ticket, &waiting.frame, waiting.arrived_us);
+            } else {
+                self.start_request(now, ticket, &waiting.frame, waiting.arrived_us);
+            }
         }
         if let Some(connection) = self.connections.get_mut(&conn) {
             match connection.receive_change() {
@@ -103,8 +127,8 @@ impl Shard {
             _ => {}
         }
         match api::dispatch(self, now, &request) {
-            Outcome::Done(chunks) => self.set_answer(head, Some(chunks)),
-            Outcome::Nothing => self.set_answer(head, None),
+            Outcome::Done(chunks) => self.set_answer(ticket, Some(chunks)),
+            Outcome::Nothing => self.set_answer(ticket, None),
             Outcome::Pending => {}
             Outcome::Close(why) => self.close(ticket.conn, why),
         }
@@ -112,22 +136,27 @@ impl Shard {
 
     /// Sets the answer of a request that was pending, and goes on with its connection.
     pub(crate) fn respond(&mut self, head: Head, chunks: Option<Vec<Chunk>>) {
-        self.set_answer(head, chunks);
-        self.ready.push(head.ticket.conn);
+        self.respond_to(head.ticket, chunks);
     }
 
-    fn set_answer(&mut self, head: Head, chunks: Option<Vec<Chunk>>) {
-        match self.connections.get_mut(&head.ticket.conn) {
+    /// The same, for whatever protocol.
+    pub(crate) fn respond_to(&mut self, ticket: Ticket, chunks: Option<Vec<Chunk>>) {
+        self.set_answer(ticket, chunks);
+        self.ready.push(ticket.conn);
+    }
+
+    pub(crate) fn set_answer(&mut self, ticket: Ticket, chunks: Option<Vec<Chunk>>) {
+        match self.connections.get_mut(&ticket.conn) {
             Some(connection) => {
                 let before = connection.held_bytes();
-                connection.answer(head.ticket.sequence, chunks);
+                connection.answer(ticket.sequence, chunks);
                 self.answers_bytes += connection.held_bytes() - before;
             }
             None => self.release(chunks.into_iter().flatten()),
         }
     }
 
-    fn send_answers(&mut self, now: Now, conn: ConnId) {
+    pub(crate) fn send_answers(&mut self, now: Now, conn: ConnId) {
         while let Some(connection) = self.connections.get_mut(&conn)
             && let Some(chunks) = connection.next_answer(now.monotonic_us)
         {
@@ -140,8 +169,14 @@ impl Shard {
     /// Goes on with the connections that have got answers, and closes those that are to be closed
     /// after what they were answered.
     pub(crate) fn advance_ready(&mut self, now: Now) {
-        while let Some(conn) = self.ready.pop() {
-            self.advance(now, conn);
+        loop {
+            if let Some(conn) = self.ready.pop() {
+                self.advance(now, conn);
+            } else if let Some(subscription) = self.native.ready.pop_front() {
+                native::subscribe::advance(self, now, subscription);
+            } else {
+                break;
+            }
         }
         while let Some(conn) = self.closing.pop() {
             self.send_answers(now, conn);
@@ -163,6 +198,7 @@ impl Shard {
                 }
             }
             self.advance(now, conn);
+            native::subscribe::wake(self, conn);
         }
     }
 
@@ -188,14 +224,15 @@ impl Shard {
             return;
         };
         self.answers_bytes -= connection.held_bytes();
-        let idle = connection.is_idle();
+        let idle = connection.is_idle() && !connection.has_subscriptions();
+        native::subscribe::forget(self, &connection);
         let unsent = connection.take_answers();
         self.release(unsent);
         if !idle {
             let parked: Vec<_> = self
                 .fetches
                 .iter()
-                .filter(|(_, state)| state.head.ticket.conn == conn)
+                .filter(|(_, state)| state.reply.conn() == conn)
                 .map(|(key, _)| *key)
                 .collect();
             for key in parked {
@@ -215,6 +252,7 @@ impl Shard {
             .iter()
             .filter(|(_, connection)| {
                 connection.is_idle()
+                    && !connection.has_subscriptions()
                     && now.monotonic_us.saturating_sub(connection.active_us) > limit_us
             })
             .map(|(conn, _)| *conn)

@@ -32,6 +32,7 @@ use crate::limits::{HOUSEKEEPING_US, SHUTDOWN_ANSWERS_US, SHUTDOWN_SETTLE_US};
 use crate::mesh::{MeshMessage, PartitionAnswer, PartitionRef};
 use crate::metadata::MetadataImage;
 use crate::metrics::{ShardMetrics, StoreTotals};
+use crate::native::NativeState;
 use crate::partition::Partition;
 use crate::reading::{OwnerFetch, Questions, Ticketed, Watch, looked_up, read_error_code};
 use crate::sync::Sync;
@@ -54,6 +55,8 @@ pub struct ShardConfig {
 pub(crate) enum Timer {
     /// A parked fetch has waited long enough.
     Fetch(Key),
+    /// A subscription may have been silent for long enough.
+    Heartbeat(Key),
     /// Idle connections are looked for.
     Housekeeping,
     /// A stop has waited long enough for answers.
@@ -104,6 +107,7 @@ pub struct Shard {
     pub(crate) answers_bytes: usize,
     pub(crate) sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) native: NativeState,
 
     pub(crate) append_groups: KeyMap<AppendGroup>,
     /// Partitions whose first queued append found no room.
@@ -161,6 +165,7 @@ impl Shard {
             answers_bytes: 0,
             sessions: FetchSessions::new(core.0, cores, sessions_max.div_ceil(usize::from(cores))),
             producer_ids: ProducerIds::default(),
+            native: NativeState::default(),
             append_groups: KeyMap::default(),
             blocked: Vec::new(),
             owner_fetches: KeyMap::default(),
@@ -254,6 +259,9 @@ impl Shard {
         {
             match timer {
                 Timer::Fetch(request) => self.on_fetch_deadline(now, request),
+                Timer::Heartbeat(subscription) => {
+                    crate::native::subscribe::on_heartbeat(self, now, subscription);
+                }
                 Timer::Housekeeping => {
                     self.close_idle(now);
                     self.ask_space();

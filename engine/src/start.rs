@@ -85,6 +85,9 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         // The default is for who tries the broker without a file; Kafka's own file opens no HTTP.
         broker.http_listener = None;
     }
+    if options.config_file.is_some() && !broker.statics().contains_key("native.listener") {
+        broker.native_listener = None;
+    }
     let cpus = choose_cpus(options.cores.as_ref())?;
     let cores = u16::try_from(cpus.len()).map_err(|_| "too many cores".to_owned())?;
     let core_memory_bytes = core_memory(options.memory_bytes, cores)?;
@@ -116,6 +119,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             of_core.push(one);
         }
     }
+    let native_listener = open_native(&mut broker, &mut listeners)?;
     let http = open_http(&mut broker)?;
 
     let log_dirs = log_dir::open(&broker.log_dirs, broker.node_id, Uuid::new_v4)
@@ -187,6 +191,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             ring: ring_config,
             waker: waker.clone(),
             listeners,
+            native_listener,
             frame_memory_bytes: config.memory_bytes / 4,
             frame_bytes_max: usize::try_from(broker.socket_request_bytes_max).unwrap_or(0),
             open_files_max: open_files_max(descriptors, cores),
@@ -274,6 +279,41 @@ fn open_http(broker: &mut BrokerConfig) -> Result<Option<TcpListener>, String> {
             "cannot listen on http.listener={}:{}: {error}",
             place.host, place.port
         )),
+    }
+}
+
+/// Opens the native listener on every core, behind the others, and gives its place. As with HTTP, the
+/// default is no reason not to start.
+fn open_native(
+    broker: &mut BrokerConfig,
+    listeners: &mut [Vec<Listener>],
+) -> Result<Option<usize>, String> {
+    let asked_for = broker.statics().contains_key("native.listener");
+    let Some(place) = &mut broker.native_listener else {
+        return Ok(None);
+    };
+    let address = resolve(place)?;
+    let bound = if asked_for {
+        listen(address, listeners.len())
+    } else {
+        Listener::bind_group(address, listeners.len())
+    };
+    match bound {
+        Ok(group) => {
+            for (of_core, one) in listeners.iter_mut().zip(group) {
+                place.port = one.local().port();
+                of_core.push(one);
+            }
+            Ok(Some(broker.listeners.len()))
+        }
+        Err(error) if error.kind() == ErrorKind::AddrInUse && !asked_for => {
+            tracing::warn!(
+                "the native protocol is off: its default place {place} is taken; set native.listener"
+            );
+            broker.native_listener = None;
+            Ok(None)
+        }
+        Err(error) => Err(format!("cannot listen on native.listener={place}: {error}")),
     }
 }
 
@@ -382,6 +422,7 @@ fn resolve(place: &HostPort) -> Result<SocketAddr, String> {
 }
 
 fn ready_line(broker: &BrokerConfig, cpus: &[usize], cluster_id: &str) -> String {
+    let native = broker.native_listener.iter();
     let listeners: Vec<String> = broker
         .listeners
         .iter()
@@ -391,6 +432,7 @@ fn ready_line(broker: &BrokerConfig, cpus: &[usize], cluster_id: &str) -> String
                 listener.name, listener.bind.host, listener.bind.port
             )
         })
+        .chain(native.map(|place| format!("native://{place}")))
         .collect();
     let http = broker.http_listener.as_ref().map_or_else(
         || "off".to_owned(),

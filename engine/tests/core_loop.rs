@@ -154,6 +154,7 @@ impl Cores {
                 ring: RingConfig::default(),
                 waker: wakers[core].clone(),
                 listeners: std::mem::take(&mut listeners),
+                native_listener: None,
                 frame_memory_bytes: 16 << 20,
                 frame_bytes_max: FRAME_BYTES_MAX,
                 open_files_max: 100,

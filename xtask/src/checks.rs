@@ -114,6 +114,10 @@ pub fn test(skip_interop: bool, only: &[String], filter: Option<&str>) -> Report
             "interop",
             filtered(suite("interop").args(["--cores", "1,2"]), filter),
         );
+        report.run(
+            "native",
+            filtered(suite("native").args(["--cores", "1,2"]), filter),
+        );
     }
     if wanted("crash") {
         report.run(

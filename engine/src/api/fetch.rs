@@ -11,17 +11,20 @@ use storage::types::{CoreId, Now, Offset, TopicId};
 
 use super::{Head, Outcome, Request};
 use crate::calls::{FetchedPart, Waiting};
+use crate::event::ConnId;
 use crate::fetch_session::{SessionKey, SessionPartition, SessionPlan};
 use crate::ids::Key;
 use crate::limits::{ANSWERS_MEMORY_SHARE, FETCH_ROOM_BYTES_MIN};
 use crate::mesh::{CallId, FetchCall, FetchHead, FetchPart, MeshMessage, PartitionRef};
 use crate::metrics::Stage;
+use crate::native;
 use crate::shard::{Shard, Timer};
 
 /// A Fetch request until it is answered.
 #[derive(Debug)]
 pub struct FetchState {
-    pub(crate) head: Head,
+    pub(crate) reply: Reply,
+    started_us: u64,
     session: SessionPlan,
     items: Vec<Item>,
     cores: Vec<CoreAsk>,
@@ -35,6 +38,50 @@ pub struct FetchState {
     found_us: Option<u64>,
     due: bool,
     read_committed: bool,
+}
+
+/// Who is answered, and in which protocol.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reply {
+    /// A Kafka client.
+    Kafka(Head),
+    /// A native client.
+    Native(native::Head),
+    /// A subscription of that connection.
+    Subscription(ConnId, Key),
+}
+
+impl Reply {
+    /// The connection that gets what is found.
+    pub(crate) fn conn(&self) -> ConnId {
+        match self {
+            Reply::Kafka(head) => head.ticket.conn,
+            Reply::Native(head) => head.ticket.conn,
+            Reply::Subscription(conn, _) => *conn,
+        }
+    }
+}
+
+/// What is to be fetched, whoever asks.
+pub(crate) struct Plan {
+    /// Who asks.
+    pub reply: Reply,
+    /// When handling began, monotonic microseconds.
+    pub started_us: u64,
+    /// Which session it belongs to.
+    pub session: SessionPlan,
+    /// The partitions.
+    pub wanted: Vec<(SessionKey, SessionPartition)>,
+    /// Whether topics are named by id.
+    pub by_id: bool,
+    /// How long to wait for `bytes_min`; `None`: until it is abandoned.
+    pub wait_us: Option<u64>,
+    /// Worth answering with.
+    pub bytes_min: usize,
+    /// No more than this.
+    pub bytes_max: usize,
+    /// Whether the client reads committed records only.
+    pub read_committed: bool,
 }
 
 impl FetchState {
@@ -154,6 +201,35 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
             }
         }
     };
+    let plan = Plan {
+        reply: Reply::Kafka(request.head),
+        started_us: request.head.started_us,
+        session,
+        wanted,
+        by_id,
+        wait_us: Some(u64::try_from(body.max_wait_ms).unwrap_or(0) * 1000),
+        bytes_min: usize::try_from(body.min_bytes).unwrap_or(0),
+        bytes_max: usize::try_from(body.max_bytes).unwrap_or(0),
+        read_committed: body.isolation_level == 1,
+    };
+    start(shard, now, plan);
+    Ok(Outcome::Pending)
+}
+
+/// Begins a fetch; it is answered when there is enough, or its time is over. Gives its key, by which it
+/// can be abandoned as long as it is open.
+pub(crate) fn start(shard: &mut Shard, now: Now, plan: Plan) -> Key {
+    let Plan {
+        reply,
+        started_us,
+        session,
+        wanted,
+        by_id,
+        wait_us,
+        bytes_min,
+        bytes_max,
+        read_committed,
+    } = plan;
     let request_key = shard.keys.next();
     let mut cores: Vec<CoreAsk> = Vec::new();
     let mut items = Vec::with_capacity(wanted.len());
@@ -210,19 +286,19 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
         });
     }
     let failed = items.iter().any(|item| item.found.is_some());
-    let wait_us = u64::try_from(body.max_wait_ms).unwrap_or(0) * 1000;
     let configured = usize::try_from(shard.image.config().fetch_bytes_max).unwrap_or(0);
     let state = FetchState {
-        head: request.head,
+        reply,
+        started_us,
         session,
-        bytes_min: usize::try_from(body.min_bytes).unwrap_or(0),
-        bytes_max: usize::try_from(body.max_bytes).unwrap_or(0).min(configured),
+        bytes_min,
+        bytes_max: bytes_max.min(configured),
         reserved_bytes: 0,
-        deadline_us: now_us + wait_us,
+        deadline_us: wait_us.map_or(u64::MAX, |wait_us| now.monotonic_us + wait_us),
         parked: false,
         found_us: None,
-        due: failed || wait_us == 0,
-        read_committed: body.isolation_level == 1,
+        due: failed || wait_us == Some(0),
+        read_committed,
         items,
         cores,
     };
@@ -234,7 +310,7 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
     for index in asks {
         ask(shard, now, request_key, index);
     }
-    Ok(Outcome::Pending)
+    request_key
 }
 
 /// The answer to a request that makes no sense as a whole; from version 13 on without the partitions.
@@ -439,7 +515,9 @@ fn evaluate(shard: &mut Shard, now: Now, request: Key) {
     if !state.parked {
         state.parked = true;
         let deadline_us = state.deadline_us;
-        shard.set_timer(deadline_us, Timer::Fetch(request));
+        if deadline_us != u64::MAX {
+            shard.set_timer(deadline_us, Timer::Fetch(request));
+        }
     }
 }
 
@@ -455,7 +533,7 @@ fn finish(shard: &mut Shard, now: Now, request: Key) {
     }
     shard.answers_bytes -= state.reserved_bytes;
     let found_us = state.found_us.unwrap_or(now.monotonic_us);
-    let journal_us = found_us.saturating_sub(state.head.started_us);
+    let journal_us = found_us.saturating_sub(state.started_us);
     let flush_us = now.monotonic_us.saturating_sub(found_us);
     shard.metrics.on_fetch_stage(Stage::Journal, journal_us);
     shard.metrics.on_fetch_stage(Stage::Flush, flush_us);
@@ -466,19 +544,42 @@ fn finish(shard: &mut Shard, now: Now, request: Key) {
     };
     let mut any = false;
     let mut dropped: Vec<Chunk> = Vec::new();
-    let mut responses: Vec<wire::FetchableTopicResponse<'static>> = Vec::new();
-    for item in std::mem::take(&mut state.items) {
-        let Some((head, mut chunks)) = item.found else {
+    for item in &mut state.items {
+        let Some((_, chunks)) = &mut item.found else {
             continue;
         };
-        let bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        let mut bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
         if any && bytes > left_bytes {
             // Another core's share took the room; the client comes again.
-            dropped.append(&mut chunks);
+            dropped.append(chunks);
+            bytes = 0;
         } else {
             left_bytes = left_bytes.saturating_sub(bytes);
             any |= bytes > 0;
         }
+        shard.metrics.on_fetched(item.topic_id, bytes);
+    }
+    shard.release(dropped);
+    match state.reply {
+        Reply::Kafka(head) => respond(shard, head, state),
+        Reply::Native(head) => {
+            let found = state.items.into_iter().map(|item| item.found);
+            native::fetch::respond(shard, head, found);
+        }
+        Reply::Subscription(_, key) => {
+            let found = state.items.into_iter().map(|item| item.found);
+            native::subscribe::deliver(shard, now, key, found);
+        }
+    }
+}
+
+/// The answer in Kafka's protocol, which tells a session only what is new.
+fn respond(shard: &mut Shard, reply_head: Head, mut state: FetchState) {
+    let mut responses: Vec<wire::FetchableTopicResponse<'static>> = Vec::new();
+    for item in std::mem::take(&mut state.items) {
+        let Some((head, chunks)) = item.found else {
+            continue;
+        };
         let failed = head.error != ErrorCode::None || head.diverging.is_some();
         if state.session != SessionPlan::Sessionless {
             let news = shard.sessions.tell(
@@ -493,7 +594,6 @@ fn finish(shard: &mut Shard, now: Now, request: Key) {
                 continue;
             }
         }
-        shard.metrics.on_fetched(item.topic_id, bytes);
         let data = wire::PartitionData {
             partition_index: item.key.partition,
             error_code: head.error.code(),
@@ -522,14 +622,11 @@ fn finish(shard: &mut Shard, now: Now, request: Key) {
         }
     }
     shard.sessions.told(state.session.id());
-    shard.release(dropped);
     let response = wire::FetchResponse {
         session_id: state.session.id(),
         responses,
         ..Default::default()
     };
-    let chunks = state
-        .head
-        .encode(|writer, version| response.encode(writer, version));
-    shard.respond(state.head, Some(chunks));
+    let chunks = reply_head.encode(|writer, version| response.encode(writer, version));
+    shard.respond(reply_head, Some(chunks));
 }

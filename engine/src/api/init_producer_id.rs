@@ -7,7 +7,9 @@ use net::wire::DecodeError;
 use storage::types::Now;
 
 use super::{Head, Outcome, Request};
+use crate::connection::Ticket;
 use crate::metadata::{MetadataCommand, MetadataReply};
+use crate::native;
 use crate::shard::Shard;
 
 /// Ids that this core may still give out.
@@ -15,7 +17,33 @@ use crate::shard::Shard;
 pub struct ProducerIds {
     next: i64,
     end: i64,
-    waiting: Vec<Head>,
+    waiting: Vec<Reply>,
+}
+
+/// Who asked for an id.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A Kafka client.
+    Kafka(Head),
+    /// A native client.
+    Native(native::Head),
+}
+
+impl Reply {
+    fn encode(&self, result: Result<i64, ErrorCode>) -> Vec<ring::buf::Chunk> {
+        match (self, result) {
+            (Reply::Kafka(head), Ok(id)) => given(*head, id),
+            (Reply::Kafka(head), Err(code)) => failed(*head, code),
+            (Reply::Native(head), result) => native::producer_id::encode(head, result),
+        }
+    }
+
+    fn ticket(&self) -> Ticket {
+        match self {
+            Reply::Kafka(head) => head.ticket,
+            Reply::Native(head) => head.ticket,
+        }
+    }
 }
 
 /// Handles an InitProducerId request.
@@ -34,18 +62,23 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
     if (body.producer_id == -1) != (body.producer_epoch == -1) {
         return Ok(Outcome::Done(failed(head, ErrorCode::InvalidRequest)));
     }
+    Ok(give(shard, now, Reply::Kafka(head)))
+}
+
+/// Gives an id, at once or when a block of them is reserved.
+pub(crate) fn give(shard: &mut Shard, now: Now, reply: Reply) -> Outcome {
     let ids = &mut shard.producer_ids;
     if ids.next < ids.end {
         let id = ids.next;
         ids.next += 1;
-        return Ok(Outcome::Done(given(head, id)));
+        return Outcome::Done(reply.encode(Ok(id)));
     }
-    ids.waiting.push(head);
+    ids.waiting.push(reply);
     if ids.waiting.len() == 1 {
         let then = |shard: &mut Shard, now: Now, reply: MetadataReply| on_block(shard, now, reply);
         shard.ask_metadata(now, MetadataCommand::ReserveProducerIds, Box::new(then));
     }
-    Ok(Outcome::Pending)
+    Outcome::Pending
 }
 
 fn on_block(shard: &mut Shard, _now: Now, reply: MetadataReply) {
@@ -57,16 +90,16 @@ fn on_block(shard: &mut Shard, _now: Now, reply: MetadataReply) {
         shard.producer_ids.next = next;
         shard.producer_ids.end = end;
     }
-    for head in std::mem::take(&mut shard.producer_ids.waiting) {
+    for reply in std::mem::take(&mut shard.producer_ids.waiting) {
         let ids = &mut shard.producer_ids;
         let chunks = if ids.next < ids.end {
             ids.next += 1;
-            given(head, ids.next - 1)
+            reply.encode(Ok(ids.next - 1))
         } else {
             // More producers at once than a block has ids, or no block: they ask again.
-            failed(head, ErrorCode::CoordinatorLoadInProgress)
+            reply.encode(Err(ErrorCode::CoordinatorLoadInProgress))
         };
-        shard.respond(head, Some(chunks));
+        shard.respond_to(reply.ticket(), Some(chunks));
     }
 }
 

@@ -46,7 +46,7 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
 }
 
 /// What a timestamp asks for: a time, or one of the special values that each came with a version.
-fn ask_of(timestamp: i64, version: i16) -> Result<Ask, ErrorCode> {
+pub(crate) fn ask_of(timestamp: i64, version: i16) -> Result<Ask, ErrorCode> {
     match timestamp {
         0.. => Ok(Ask::ByTimestamp(timestamp)),
         -1 => Ok(Ask::Latest),

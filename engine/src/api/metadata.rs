@@ -94,6 +94,21 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
             head.encode(|writer, version| response.encode(writer, version)),
         ));
     }
+    create_missing(shard, now, missing, move |shard, errors| {
+        let response = wants.of(&shard.image, &asked, &errors);
+        let chunks = head.encode(|writer, version| response.encode(writer, version));
+        shard.respond(head, Some(chunks));
+    });
+    Ok(Outcome::Pending)
+}
+
+/// Creates topics that a client asked for; `then` gets what failed, by name.
+pub(crate) fn create_missing(
+    shard: &mut Shard,
+    now: Now,
+    missing: Vec<String>,
+    then: impl FnOnce(&mut Shard, HashMap<String, ErrorCode>) + 'static,
+) {
     let topics = missing
         .iter()
         .map(|name| (name.clone(), fresh_topic_id(shard)))
@@ -108,12 +123,17 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
                 }
             }
         }
-        let response = wants.of(&shard.image, &asked, &errors);
-        let chunks = head.encode(|writer, version| response.encode(writer, version));
-        shard.respond(head, Some(chunks));
+        then(shard, errors);
     };
     shard.ask_metadata(now, command, Box::new(then));
-    Ok(Outcome::Pending)
+}
+
+/// What is said of a topic that is not there, if its creation failed with `error` or was not tried.
+pub(crate) fn missing_error(name: &str, error: Option<ErrorCode>) -> ErrorCode {
+    error.unwrap_or_else(|| match check_name(name) {
+        Ok(()) => ErrorCode::UnknownTopicOrPartition,
+        Err(refusal) => refusal.error,
+    })
 }
 
 /// The answer to a request that names topics in a way that its version does not know.
@@ -202,10 +222,7 @@ impl Wants {
         name: &'a str,
         error: Option<ErrorCode>,
     ) -> wire::MetadataResponseTopic<'a> {
-        let error = error.unwrap_or_else(|| match check_name(name) {
-            Ok(()) => ErrorCode::UnknownTopicOrPartition,
-            Err(refusal) => refusal.error,
-        });
+        let error = missing_error(name, error);
         wire::MetadataResponseTopic {
             error_code: error.code(),
             name: Some(name.into()),

@@ -9,8 +9,10 @@ use storage::types::{CoreId, Now, TopicId};
 
 use super::{Head, Outcome, Request};
 use crate::calls::Waiting;
+use crate::connection::Ticket;
 use crate::ids::Key;
 use crate::mesh::{AppendResult, PartitionRef};
+use crate::native;
 use crate::shard::Shard;
 use net::wire::DecodeError;
 use ring::buf::Shared;
@@ -18,17 +20,25 @@ use ring::buf::Shared;
 /// A Produce request until its last part is answered.
 #[derive(Debug)]
 pub struct ProduceState {
-    head: Head,
+    reply: Reply,
     acks: i16,
-    topics: Vec<Topic>,
     places: Vec<Place>,
     open_count: usize,
     /// Keeps the batches that other cores read.
     _frame: Shared,
 }
 
+/// In which protocol a request is answered.
 #[derive(Debug)]
-struct Topic {
+pub(crate) enum Reply {
+    /// Kafka's, which groups partitions by topic.
+    Kafka { head: Head, topics: Vec<Topic> },
+    /// The native one.
+    Native(native::Head),
+}
+
+#[derive(Debug)]
+pub(crate) struct Topic {
     name: Arc<str>,
     topic_id: TopicId,
     partition_count: usize,
@@ -40,11 +50,101 @@ struct Place {
     result: Option<AppendResult>,
 }
 
+impl Reply {
+    fn ticket(&self) -> Ticket {
+        match self {
+            Reply::Kafka { head, .. } => head.ticket,
+            Reply::Native(head) => head.ticket,
+        }
+    }
+}
+
 /// Batches for one core.
 struct CoreParts {
     core: CoreId,
     places: Vec<usize>,
     parts: Vec<(PartitionRef, Shared)>,
+}
+
+/// The batches of a request, sorted by the cores that own their partitions.
+#[derive(Default)]
+pub(crate) struct Batches {
+    places: Vec<Place>,
+    by_core: Vec<CoreParts>,
+}
+
+impl Batches {
+    /// Nothing yet, of a request that is about as large as this.
+    pub(crate) fn with_capacity(places: usize) -> Batches {
+        Batches {
+            places: Vec::with_capacity(places),
+            by_core: Vec::new(),
+        }
+    }
+
+    /// A batch that is refused before it is looked at.
+    pub(crate) fn refuse(&mut self, partition: i32, error: ErrorCode) {
+        self.places.push(Place {
+            partition,
+            result: Some(AppendResult::error(error)),
+        });
+    }
+
+    /// A batch for a core.
+    pub(crate) fn add(&mut self, core: CoreId, partition: PartitionRef, batch: Shared) {
+        let place = self.places.len();
+        self.places.push(Place {
+            partition: partition.partition,
+            result: None,
+        });
+        let parts = match self.by_core.iter_mut().find(|parts| parts.core == core) {
+            Some(parts) => parts,
+            None => {
+                self.by_core.push(CoreParts {
+                    core,
+                    places: Vec::new(),
+                    parts: Vec::new(),
+                });
+                let last = self.by_core.len() - 1;
+                &mut self.by_core[last]
+            }
+        };
+        parts.places.push(place);
+        parts.parts.push((partition, batch));
+    }
+
+    /// Hands the batches to the cores; the answer follows when each has its result. `version` is that of
+    /// the Produce request.
+    pub(crate) fn append(
+        self,
+        shard: &mut Shard,
+        now: Now,
+        reply: Reply,
+        acks: i16,
+        version: i16,
+        frame: &Shared,
+    ) {
+        let key = shard.keys.next();
+        let state = ProduceState {
+            reply,
+            acks,
+            places: self.places,
+            open_count: self.by_core.len(),
+            _frame: frame.clone(),
+        };
+        shard.produces.insert(key, state);
+        if self.by_core.is_empty() {
+            finish(shard, key);
+            return;
+        }
+        for parts in self.by_core {
+            let id = shard.expect(Waiting::Produce {
+                request: key,
+                places: parts.places,
+            });
+            shard.call_append(now, id, parts.core, acks, version, parts.parts);
+        }
+    }
 }
 
 /// Handles a Produce request.
@@ -61,16 +161,8 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
     } else {
         None
     };
-    let key = shard.keys.next();
-    let mut state = ProduceState {
-        head: request.head,
-        acks: body.acks,
-        topics: Vec::with_capacity(body.topic_data.len()),
-        places: Vec::new(),
-        open_count: 0,
-        _frame: request.frame.clone(),
-    };
-    let mut by_core: Vec<CoreParts> = Vec::new();
+    let mut topics = Vec::with_capacity(body.topic_data.len());
+    let mut batches = Batches::default();
     let by_id = request.head.version >= 13;
     for topic_data in &body.topic_data {
         let topic = if by_id {
@@ -93,13 +185,12 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
             None => (Arc::from(&*topic_data.name), topic_data.topic_id, 0, false),
         };
         let known = topic.is_some();
-        state.topics.push(Topic {
+        topics.push(Topic {
             name,
             topic_id,
             partition_count: topic_data.partition_data.len(),
         });
         for data in &topic_data.partition_data {
-            let place = state.places.len();
             let error = if let Some(code) = refusal {
                 Some(code)
             } else if !known {
@@ -111,11 +202,8 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
             } else {
                 None
             };
-            state.places.push(Place {
-                partition: data.index,
-                result: error.map(AppendResult::error),
-            });
-            if error.is_some() {
+            if let Some(code) = error {
+                batches.refuse(data.index, code);
                 continue;
             }
             let partition = PartitionRef {
@@ -127,37 +215,15 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
                 Some(records) => request.share(records),
                 None => Shared::empty(),
             };
-            let parts = match by_core.iter_mut().find(|parts| parts.core == core) {
-                Some(parts) => parts,
-                None => {
-                    by_core.push(CoreParts {
-                        core,
-                        places: Vec::new(),
-                        parts: Vec::new(),
-                    });
-                    let last = by_core.len() - 1;
-                    &mut by_core[last]
-                }
-            };
-            parts.places.push(place);
-            parts.parts.push((partition, batch));
+            batches.add(core, partition, batch);
         }
     }
-    state.open_count = by_core.len();
-    let acks = state.acks;
-    shard.produces.insert(key, state);
-    if by_core.is_empty() {
-        finish(shard, key);
-        return Ok(Outcome::Pending);
-    }
-    for parts in by_core {
-        let id = shard.expect(Waiting::Produce {
-            request: key,
-            places: parts.places,
-        });
-        let version = request.head.version;
-        shard.call_append(now, id, parts.core, acks, version, parts.parts);
-    }
+    let reply = Reply::Kafka {
+        head: request.head,
+        topics,
+    };
+    let version = request.head.version;
+    batches.append(shard, now, reply, body.acks, version, request.frame);
     Ok(Outcome::Pending)
 }
 
@@ -193,16 +259,24 @@ fn finish(shard: &mut Shard, request: Key) {
             .as_ref()
             .is_some_and(|result| result.error != ErrorCode::None)
     });
+    let ticket = state.reply.ticket();
     if state.acks == 0 {
         if failed {
-            shard.close(state.head.ticket.conn, "a produce with acks=0 failed");
+            shard.close(ticket.conn, "a produce with acks=0 failed");
         }
-        shard.respond(state.head, None);
+        shard.respond_to(ticket, None);
         return;
     }
+    let (head, topics) = match state.reply {
+        Reply::Kafka { head, topics } => (head, topics),
+        Reply::Native(head) => {
+            let results = state.places.into_iter().filter_map(|place| place.result);
+            native::produce::respond(shard, head, results);
+            return;
+        }
+    };
     let mut places = state.places.into_iter();
-    let responses = state
-        .topics
+    let responses = topics
         .iter()
         .map(|topic| wire::TopicProduceResponse {
             name: (&*topic.name).into(),
@@ -219,10 +293,8 @@ fn finish(shard: &mut Shard, request: Key) {
         responses,
         ..Default::default()
     };
-    let chunks = state
-        .head
-        .encode(|writer, version| response.encode(writer, version));
-    shard.respond(state.head, Some(chunks));
+    let chunks = head.encode(|writer, version| response.encode(writer, version));
+    shard.respond(head, Some(chunks));
 }
 
 fn partition_response(

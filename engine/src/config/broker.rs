@@ -27,6 +27,8 @@ pub struct BrokerConfig {
     pub log_dirs: Vec<PathBuf>,
     /// `http.listener`; `None` switches HTTP off.
     pub http_listener: Option<HostPort>,
+    /// `native.listener`; `None` switches the native protocol off.
+    pub native_listener: Option<HostPort>,
     /// `idle.poll.rounds`: turns without work before a core sleeps.
     pub idle_poll_rounds: u32,
     /// `record.validation.walk.enable`.
@@ -211,7 +213,9 @@ impl BrokerConfig {
                 .get("security.inter.broker.protocol")
                 .map(String::as_str),
         })?;
-        let http_listener = http_listener(&layers.text("http.listener").unwrap_or_default())?;
+        let own_listener = |key: &str| own_listener(key, &layers.text(key).unwrap_or_default());
+        let http_listener = own_listener("http.listener")?;
+        let native_listener = own_listener("native.listener")?;
         let log_dirs = log_dirs(&layers)?;
         let node_id = node_id(&layers, &statics)?;
         let per_ip_overrides = per_ip_overrides(&layers)?;
@@ -222,6 +226,7 @@ impl BrokerConfig {
             listeners,
             log_dirs,
             http_listener,
+            native_listener,
             idle_poll_rounds: layers.u32("idle.poll.rounds"),
             record_walk_enable: layers.bool("record.validation.walk.enable"),
             num_partitions: layers.i32("num.partitions"),
@@ -382,14 +387,14 @@ impl Layers<'_> {
     }
 }
 
-fn http_listener(text: &str) -> Result<Option<HostPort>, ConfigError> {
+fn own_listener(key: &str, text: &str) -> Result<Option<HostPort>, ConfigError> {
     if text.is_empty() {
         return Ok(None);
     }
     match HostPort::parse(text).filter(|at| !at.host.is_empty()) {
         Some(at) => Ok(Some(at)),
         None => Err(ConfigError::invalid(
-            "http.listener",
+            key,
             text,
             "host:port, or empty for none",
         )),

@@ -145,6 +145,10 @@ fn several_named_listeners() {
         ]
     );
     assert_eq!(config.http_listener, None);
+    assert_eq!(
+        config.native_listener.expect("the default").to_string(),
+        "127.0.0.1:9192"
+    );
 }
 
 #[test]

@@ -482,6 +482,18 @@ fn the_page_has_the_fields_of_every_row() {
     }
 }
 
+/// The page's values of the checksum are those of the code.
+#[test]
+fn the_page_has_the_right_checksums() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/PROTOCOL.md");
+    let page = std::fs::read_to_string(&path).expect("the page is there");
+    for length in [0_usize, 3, 8, 16, 100, 200, 1000, 5000] {
+        let bytes: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
+        let line = format!("| {length} | `{:#018x}` |", xxh3_64(&bytes));
+        assert!(page.contains(&line), "the page does not say: {line}");
+    }
+}
+
 fn sizes() -> Vec<(&'static str, usize)> {
     macro_rules! sizes {
         ($($module:ident::$archived:ident $name:literal),*) => {

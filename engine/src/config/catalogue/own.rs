@@ -9,6 +9,8 @@ pub static OWN: &[KeySpec] = keys! {
     "Where health and metrics are served over HTTP, as host:port; empty switches it off.";
     "idle.poll.rounds": Int, "4", Between(0, 1000000000), Honoured, Static;
     "Turns without work that a core makes before it sleeps; more lowers latency and costs processor time.";
+    "native.listener": String, "127.0.0.1:9192", Any, Honoured, Static;
+    "Where the native protocol is served, as host:port; empty switches it off.";
     "record.validation.walk.enable": Boolean, "true", Any, Honoured, Static;
     "Whether the records inside compressed batches are checked one by one, as Kafka does; false trusts the producers.";
 };
