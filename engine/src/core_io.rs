@@ -284,6 +284,7 @@ impl<M: Machine> CoreIo<M> {
         {
             worked = true;
             self.tell(now, Event::Tick);
+            self.journal.forget_unused();
         }
         if !self.held.is_empty() && !self.links.mesh.is_congested() {
             worked = true;

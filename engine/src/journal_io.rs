@@ -1,14 +1,17 @@
-//! The journal files that a core writes to: opened at the first write, kept open, written and flushed
-//! through the core's ring. Lives on that core; knows no journal format and no mark.
+//! The files that a core writes to while it serves, journals and segments: opened at the first write,
+//! kept open, written and flushed through the core's ring. Lives on that core; knows no journal format
+//! and no mark.
 
 use std::collections::HashMap;
 use std::io;
+use std::rc::Rc;
 
 use ring::{File, FileOutcome, OpToken, OpenOptions, Ring};
-use storage::store::{DurableWrite, JournalFileRef};
+use storage::store::{DurableWrite, FileRef};
 
-/// Journal files kept open; a core writes to one or two of each log directory at a time.
-const FILES_MAX: usize = 16;
+/// Files kept open; a core writes to one or two journal files of each log directory at a time, and to
+/// the segments of partitions that bring much.
+const FILES_MAX: usize = 32;
 
 enum JournalFile {
     Opening {
@@ -25,11 +28,18 @@ pub(crate) type Written = (u64, io::Result<()>);
 #[derive(Default)]
 pub(crate) struct JournalIo {
     /// The longest open first. Numbers begin anew in each log directory, so the path decides.
-    files: Vec<(JournalFileRef, JournalFile)>,
+    files: Vec<(FileRef, JournalFile)>,
     writes: HashMap<OpToken, u64>,
 }
 
 impl JournalIo {
+    /// Closes files that the store will not write to again: what is deleted frees its space.
+    pub fn forget_unused(&mut self) {
+        self.files.retain(|(file, state)| {
+            matches!(state, JournalFile::Opening { .. }) || Rc::strong_count(&file.path) > 1
+        });
+    }
+
     /// Starts a write; what ended at once is returned.
     pub fn write(&mut self, ring: &mut Ring, write: DurableWrite) -> Option<Written> {
         let known = self
@@ -132,7 +142,6 @@ fn copy_of(error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::rc::Rc;
 
     use ring::buf::AlignedBuf;
     use ring::{Completion, RingConfig};
@@ -147,7 +156,7 @@ mod tests {
         block.fill(byte);
         DurableWrite {
             token,
-            file: JournalFileRef {
+            file: FileRef {
                 id: 0,
                 path: Rc::new(path),
             },
@@ -189,5 +198,31 @@ mod tests {
             std::fs::read(other.path().join("0.jnl")).unwrap(),
             [b'b'; 4096]
         );
+    }
+
+    #[test]
+    fn a_file_is_closed_when_the_store_is_done_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ring = Ring::new(RingConfig::default()).expect("io_uring works here");
+        let mut journal = JournalIo::default();
+        let write = write_to(dir.path(), 1, b'a');
+        let held = write.file.clone();
+        assert!(journal.write(&mut ring, write).is_none());
+        let mut written = Vec::new();
+        while written.is_empty() {
+            let mut completions = Vec::new();
+            ring.turn(&mut completions, 16).expect("the ring works");
+            for completion in completions {
+                if let Completion::File { token, outcome } = completion {
+                    written.extend(journal.complete(&mut ring, token, outcome));
+                }
+            }
+            ring.sleep_blocking(10).expect("the ring works");
+        }
+        journal.forget_unused();
+        assert_eq!(journal.files.len(), 1);
+        drop(held);
+        journal.forget_unused();
+        assert!(journal.files.is_empty());
     }
 }

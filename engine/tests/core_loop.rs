@@ -17,7 +17,7 @@ use millrace_engine::mesh::{CallId, MeshMessage};
 use millrace_engine::mesh_link::MeshLinks;
 use ring::buf::{AlignedBuf, Chunk, Shared};
 use ring::{Listener, RingConfig, Waker};
-use storage::store::{DurableWrite, JournalFileRef};
+use storage::store::{DurableWrite, FileRef};
 use storage::types::{CoreId, Now};
 
 /// A hang guard, far above what anything here takes.
@@ -29,7 +29,7 @@ const FRAME_BYTES_MAX: usize = 100 << 20;
 /// journal first, `c` answers and closes.
 struct Stand {
     core: CoreId,
-    journal: JournalFileRef,
+    journal: FileRef,
     actions: VecDeque<Action>,
     turn_open: bool,
     /// Answers asked for and not reported as sent.
@@ -40,7 +40,7 @@ impl Stand {
     fn new(core: CoreId, journal: PathBuf) -> Stand {
         Stand {
             core,
-            journal: JournalFileRef {
+            journal: FileRef {
                 id: 1,
                 path: Rc::new(journal),
             },

@@ -9,6 +9,10 @@
 //!
 //! Every write starts on a block of its own, so a torn write never touches an older one. At most two
 //! are in flight; the durable sequence is the contiguous prefix of what completed.
+//!
+//! A write may have companions: bytes that go to other files at the same time, and that entries of the
+//! write refer to. It counts as written, and as durable, when its companions are too; so a durable
+//! sequence that a header states also says that what was referred to up to there is safe.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,7 +23,7 @@ use std::rc::Rc;
 use ring::buf::{AlignedBuf, BLOCK_BYTES, Shared};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::store::{DurableWrite, JournalFileRef, LogId};
+use crate::store::{DurableWrite, FileRef, LogId, Part};
 use crate::types::{CoreId, Offset, TopicId};
 
 /// Bytes of a write's header.
@@ -35,7 +39,7 @@ const IN_FLIGHT_MAX: usize = 2;
 /// Size of the buffers that turns are gathered into; larger batches get one of their own.
 const ARENA_BYTES: usize = 512 << 10;
 /// A write is sealed early when it has grown to this, so that one flush does not wait for a flood.
-const WRITE_BYTES_MAX: usize = 4 << 20;
+pub(crate) const WRITE_BYTES_MAX: usize = 4 << 20;
 
 /// What an entry redoes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,9 @@ pub(crate) enum EntryKind {
     Deleted,
     /// Compaction replaced segments; the payload is an encoded list, see `checkpoint`.
     Replaced,
+    /// Batches from `position` on were written to the segment directly; the payload is a
+    /// [`Reference`](crate::reference::Reference).
+    Straight,
 }
 
 impl EntryKind {
@@ -70,6 +77,7 @@ impl EntryKind {
             EntryKind::LogStart => 6,
             EntryKind::Deleted => 7,
             EntryKind::Replaced => 8,
+            EntryKind::Straight => 9,
         }
     }
 
@@ -83,6 +91,7 @@ impl EntryKind {
             6 => EntryKind::LogStart,
             7 => EntryKind::Deleted,
             8 => EntryKind::Replaced,
+            9 => EntryKind::Straight,
             _ => return None,
         })
     }
@@ -271,6 +280,7 @@ struct OpenWrite {
     used: usize,
     hash: Xxh3,
     gathered: Vec<Gathered>,
+    parts: Vec<Part>,
     sync: bool,
 }
 
@@ -279,26 +289,44 @@ pub(crate) struct Sealed {
     pub sequence: u64,
     pub bytes: Shared,
     pub gathered: Vec<Gathered>,
+    /// What its `Straight` entries refer to, in their order.
+    pub parts: Vec<Part>,
     sync: bool,
+}
+
+/// Bytes that go to another file beside a write of the journal.
+#[derive(Debug)]
+pub(crate) struct Companion {
+    pub file: FileRef,
+    pub position: u64,
+    pub bytes: Shared,
 }
 
 struct Waiting {
     sequence: u64,
     bytes: Shared,
     sync: bool,
+    companions: Vec<Companion>,
 }
 
 struct InFlight {
     sequence: u64,
-    token: u64,
     sync: bool,
-    done: bool,
+    /// The write and its companions, as far as they are not done.
+    left: usize,
+}
+
+impl Waiting {
+    fn all_bytes(&self) -> u64 {
+        let beside = self.companions.iter().map(|beside| beside.bytes.len());
+        (self.bytes.len() + beside.sum::<usize>()) as u64
+    }
 }
 
 /// A journal file of this start.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalFile {
-    pub reference: JournalFileRef,
+    pub reference: FileRef,
     pub capacity_bytes: u64,
     position: u64,
     sequence_last: u64,
@@ -341,6 +369,8 @@ pub(crate) struct Journal {
     waiting: VecDeque<Waiting>,
     waiting_bytes: u64,
     in_flight: VecDeque<InFlight>,
+    /// Companions of writes that are out, with the write's sequence and whether to flush.
+    companions: VecDeque<(u64, bool, Companion)>,
     next_sequence: u64,
     previous_checksum: u64,
     marks: Marks,
@@ -388,6 +418,7 @@ impl Journal {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             in_flight: VecDeque::new(),
+            companions: VecDeque::new(),
             next_sequence: 1,
             previous_checksum: 0,
             marks: Marks::default(),
@@ -440,14 +471,26 @@ impl Journal {
             used: WRITE_HEADER_BYTES,
             hash: Xxh3::new(),
             gathered: Vec::new(),
+            parts: Vec::new(),
             sync: false,
         }
+    }
+
+    /// Adds what the entry that was added last refers to.
+    pub(crate) fn attach(&mut self, part: Part) {
+        let open = self.open.as_mut().expect("its entry is in the open write");
+        open.parts.push(part);
     }
 
     /// Whether a turn's end should seal: something is gathered and a place in flight is free. Else it
     /// goes on gathering for the next write.
     pub(crate) fn should_seal(&self) -> bool {
-        self.open.is_some() && self.waiting.is_empty() && self.in_flight.len() < IN_FLIGHT_MAX
+        self.open.is_some() && self.may_seal()
+    }
+
+    /// Whether a write that is sealed now may go out.
+    pub(crate) fn may_seal(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.len() < IN_FLIGHT_MAX
     }
 
     /// Seals what is gathered.
@@ -457,6 +500,7 @@ impl Journal {
             used,
             mut hash,
             gathered,
+            parts,
             sync,
         } = self.open.take()?;
         let total = used.next_multiple_of(BLOCK_BYTES);
@@ -488,22 +532,36 @@ impl Journal {
             sequence,
             bytes,
             gathered,
+            parts,
             sync,
         })
     }
 
-    /// Puts a sealed write into the queue for the disk.
-    pub(crate) fn enqueue(&mut self, sealed: &Sealed) {
-        self.waiting_bytes += sealed.bytes.len() as u64;
-        self.waiting.push_back(Waiting {
+    /// Puts a sealed write into the queue for the disk, with what goes beside it.
+    pub(crate) fn enqueue(&mut self, sealed: &Sealed, companions: Vec<Companion>) {
+        let waiting = Waiting {
             sequence: sealed.sequence,
             bytes: sealed.bytes.clone(),
             sync: sealed.sync,
-        });
+            companions,
+        };
+        self.waiting_bytes += waiting.all_bytes();
+        self.waiting.push_back(waiting);
     }
 
-    /// The next write that may go to the disk, under `token`.
-    pub(crate) fn poll_write(&mut self, token: u64) -> Option<DurableWrite> {
+    /// The next write that may go to the disk, under `token`, and its sequence or that of the write
+    /// that it accompanies.
+    pub(crate) fn poll_write(&mut self, token: u64) -> Option<(u64, DurableWrite)> {
+        if let Some((sequence, sync, companion)) = self.companions.pop_front() {
+            let write = DurableWrite {
+                token,
+                file: companion.file,
+                position: companion.position,
+                bytes: companion.bytes,
+                sync,
+            };
+            return Some((sequence, write));
+        }
         if self.in_flight.len() >= IN_FLIGHT_MAX {
             return None;
         }
@@ -515,23 +573,27 @@ impl Journal {
         }
         let file = self.files.back_mut().expect("a file that fits");
         let waiting = self.waiting.pop_front().expect("looked at above");
-        self.waiting_bytes -= bytes;
+        self.waiting_bytes -= waiting.all_bytes();
         let position = file.position;
         file.position += bytes;
         file.sequence_last = waiting.sequence;
+        let (sequence, sync) = (waiting.sequence, waiting.sync);
         self.in_flight.push_back(InFlight {
-            sequence: waiting.sequence,
-            token,
-            sync: waiting.sync,
-            done: false,
+            sequence,
+            sync,
+            left: 1 + waiting.companions.len(),
         });
-        Some(DurableWrite {
+        let beside = waiting.companions.into_iter();
+        self.companions
+            .extend(beside.map(|companion| (sequence, sync, companion)));
+        let write = DurableWrite {
             token,
             file: file.reference.clone(),
             position,
             bytes: waiting.bytes,
-            sync: waiting.sync,
-        })
+            sync,
+        };
+        Some((sequence, write))
     }
 
     /// What stands in the way of the next write or soon will: a file is made ahead.
@@ -590,7 +652,7 @@ impl Journal {
     pub(crate) fn on_file_made(&mut self, id: u64, capacity_bytes: u64) {
         self.making = false;
         self.spare.push(JournalFile {
-            reference: JournalFileRef {
+            reference: FileRef {
                 id,
                 path: Rc::new(self.file_path(id)),
             },
@@ -605,22 +667,22 @@ impl Journal {
         self.making = false;
     }
 
-    /// A write completed. Returns the marks after it.
+    /// A write or a companion of it completed. Returns the marks after it.
     ///
     /// # Panics
-    /// If the token is not that of a write in flight.
-    pub(crate) fn on_write_done(&mut self, token: u64, result: &io::Result<()>) -> Marks {
+    /// If the sequence is not that of a write in flight.
+    pub(crate) fn on_write_done(&mut self, sequence: u64, result: &io::Result<()>) -> Marks {
         let write = self
             .in_flight
             .iter_mut()
-            .find(|write| write.token == token)
-            .expect("the token of a write in flight");
+            .find(|write| write.sequence == sequence)
+            .expect("the sequence of a write in flight");
         if result.is_err() {
             // Nothing after a failed write ever becomes durable: the marks stay below it.
             return self.marks;
         }
-        write.done = true;
-        while self.in_flight.front().is_some_and(|write| write.done) {
+        write.left -= 1;
+        while self.in_flight.front().is_some_and(|write| write.left == 0) {
             let write = self.in_flight.pop_front().expect("just seen");
             // A flush covers its own write only; an earlier write without one holds the mark back
             // until the journal is flushed as a whole.
@@ -649,7 +711,7 @@ impl Journal {
 
     /// Frees the files whose writes all lie below `sequence`: data fsynced in segments and everything
     /// else in a durable checkpoint. Oversized and surplus files are returned for removal.
-    pub(crate) fn recycle_below(&mut self, sequence: u64) -> Vec<JournalFileRef> {
+    pub(crate) fn recycle_below(&mut self, sequence: u64) -> Vec<FileRef> {
         let mut surplus = Vec::new();
         while self.files.len() > 1 && self.files[0].sequence_last < sequence {
             let mut file = self.files.pop_front().expect("more than one");

@@ -21,6 +21,7 @@ mod read_task;
 pub mod recompress;
 pub mod records;
 pub mod recovery;
+mod reference;
 mod segment;
 pub mod sim;
 pub mod sim_disk;

@@ -13,10 +13,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ring::buf::BLOCK_BYTES;
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::batch::BatchView;
 use crate::checkpoint::{self, PartitionRecord};
 use crate::disk::{Disk, OpenMode};
 use crate::journal;
+use crate::reference::Reference;
 use crate::segment::{block_floor, path};
 use crate::store::{Deletion, PartitionKey};
 use crate::tasks::{partition_metadata, read_file, write_file};
@@ -32,12 +36,18 @@ pub(crate) struct DirtyImage {
     pub position: u64,
     pub base_offset: Offset,
     pub offset_end: Offset,
-    /// The journal write that holds it, and where.
+    /// How many of its first bytes lie in the segment: a straight write ended within it.
+    pub in_segment: u64,
+    /// The journal write that holds the rest, and where.
     pub write: Arc<Vec<u8>>,
     pub range: std::ops::Range<usize>,
 }
 
 impl DirtyImage {
+    fn position_end(&self) -> u64 {
+        self.position + self.in_segment + self.range.len() as u64
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.write[self.range.clone()]
     }
@@ -144,7 +154,7 @@ pub async fn scan<D: Disk>(disk: &D, dirs: &[PathBuf]) -> Scan {
     chains.sort_by_key(|chain: &Chain| (chain.epoch, chain.core, chain.dir));
     for chain in &chains {
         if scan.offline[chain.dir].is_none()
-            && let Err(why) = builder.replay(chain)
+            && let Err(why) = builder.replay(disk, &dirs[chain.dir], chain).await
         {
             scan.offline[chain.dir] = Some(why);
         }
@@ -157,9 +167,12 @@ pub async fn scan<D: Disk>(disk: &D, dirs: &[PathBuf]) -> Scan {
             continue;
         }
         let done = match building.finish() {
-            Ok(()) => finish_replacements(disk, &dirs[dir], &mut building)
-                .await
-                .map_err(|error| format!("compacted segments cannot be put in place: {error}")),
+            Ok(()) => match finish_replacements(disk, &dirs[dir], &mut building).await {
+                Ok(()) => fill_from_segment(disk, &dirs[dir], &mut building).await,
+                Err(error) => Err(format!(
+                    "compacted segments cannot be put in place: {error}"
+                )),
+            },
             Err(why) => Err(why),
         };
         match done {
@@ -326,6 +339,36 @@ async fn finish_replacements<D: Disk>(
         for step in crate::clean_task::swap_work(&partition_dir, &replacement) {
             crate::tasks::move_files(disk, &[step]).await?;
         }
+    }
+    Ok(())
+}
+
+/// Batches of which the journal has only the end get their beginning from the segment.
+async fn fill_from_segment<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    building: &mut Building,
+) -> Result<(), String> {
+    let dir = dir.join(building.record.key.dir_name());
+    let told = |error: io::Error| format!("{} cannot be read: {error}", dir.display());
+    for dirty in building.dirty.iter_mut().filter(|d| d.in_segment > 0) {
+        let path = path(&dir, dirty.segment_base, "log");
+        let file = disk.open(&path, OpenMode::Read).await.map_err(told)?;
+        let mut bytes = read_range(disk, &file, dirty.position, dirty.in_segment)
+            .await
+            .map_err(told)?;
+        bytes.extend_from_slice(dirty.bytes());
+        let whole = BatchView::new(&bytes).is_ok_and(|batch| batch.verify_crc().is_ok());
+        if !whole {
+            return Err(format!(
+                "{} holds a corrupt batch at {}",
+                path.display(),
+                dirty.position
+            ));
+        }
+        dirty.in_segment = 0;
+        dirty.range = 0..bytes.len();
+        dirty.write = Arc::new(bytes);
     }
     Ok(())
 }
@@ -561,26 +604,62 @@ async fn belongs_to<D: Disk>(disk: &D, dir: &Path, topic_id: TopicId) -> io::Res
 /// Reads the first bytes of a file.
 async fn read_start<D: Disk>(disk: &D, path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read).await?;
+    read_range(disk, &file, 0, bytes).await
+}
+
+/// Reads a range of a file, all of it.
+async fn read_range<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    position: u64,
+    bytes: u64,
+) -> io::Result<Vec<u8>> {
+    let end = position + bytes;
+    let mut at = block_floor(position);
     let mut out = Vec::with_capacity(bytes as usize);
-    while (out.len() as u64) < bytes {
-        let wanted = (bytes - out.len() as u64).min(4 << 20) as usize;
+    while at < end {
+        let wanted = (end - at).min(4 << 20) as usize;
         let (result, buf) = disk
-            .read_at(
-                &file,
-                out.len() as u64,
-                ring::buf::AlignedBuf::zeroed(wanted),
-            )
+            .read_at(file, at, ring::buf::AlignedBuf::zeroed(wanted))
             .await;
         let read = result?.min(wanted);
-        if read == 0 {
+        // Only a file's end is no multiple of a block.
+        if read < wanted && !read.is_multiple_of(BLOCK_BYTES) || read == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                format!("{} is shorter than the log", path.display()),
+                "the file is shorter than the log",
             ));
         }
-        out.extend_from_slice(&buf[..read]);
+        let skip = position.saturating_sub(at) as usize;
+        out.extend_from_slice(&buf[skip..read]);
+        at += read as u64;
     }
     Ok(out)
+}
+
+/// Whether the bytes that a straight write was to leave in its segment are there. They are flushed
+/// first: what is taken for true now must not go away later.
+async fn is_in_segment<D: Disk>(
+    disk: &D,
+    path: &Path,
+    reference: &Reference<'_>,
+) -> io::Result<bool> {
+    let file = match disk.open(path, OpenMode::ReadWrite).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    disk.sync_data(&file).await?;
+    if disk.length(&file).await? < reference.to {
+        return Ok(false);
+    }
+    let mut hash = Xxh3::new();
+    let mut at = reference.from;
+    while at < reference.to {
+        let piece = (reference.to - at).min(1 << 20);
+        hash.update(&read_range(disk, &file, at, piece).await?);
+        at += piece;
+    }
+    Ok(reference.matches(hash.digest()))
 }
 
 /// Both steps of recovery in one, for those who know every partition beforehand.

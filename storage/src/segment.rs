@@ -1,6 +1,7 @@
 //! One segment of a partition log as its core remembers it, and the names of its files. Lives with
 //! its partition; knows no disk and no journal.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -55,6 +56,15 @@ pub struct SegmentImage {
     pub generation: u64,
 }
 
+/// A straight write to a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StraightWrite {
+    /// The journal write that holds its reference.
+    pub sequence: u64,
+    /// Where it ends in the segment.
+    pub to: u64,
+}
+
 impl SegmentImage {
     /// A segment without batches.
     pub fn empty(base: Offset, created_ms: i64) -> SegmentImage {
@@ -89,6 +99,10 @@ pub(crate) struct Segment {
     pub made: bool,
     /// The oldest journal write that holds bytes which are written here and not flushed.
     pub unsynced_sequence: Option<u64>,
+    /// Straight writes that are sealed and not flushed, oldest first.
+    pub straights: VecDeque<StraightWrite>,
+    /// The file's path for who writes to it directly; given up when nothing more is written.
+    pub file: Option<Rc<PathBuf>>,
     /// The bytes of the settled tail block below `written`, once they are needed.
     pub head: Option<Rc<Vec<u8>>>,
     /// The journal write that holds the head.
@@ -111,6 +125,8 @@ impl Segment {
             allocated: image.synced_bytes,
             made: image.synced_bytes > 0 || finished,
             unsynced_sequence: None,
+            straights: VecDeque::new(),
+            file: None,
             head: None,
             head_sequence: None,
             index: (!image.closed).then(|| SegmentIndex::new(image.base)),
@@ -145,10 +161,18 @@ impl Segment {
 
     /// The oldest journal write that this segment's file still needs, apart from dirty entries.
     pub(crate) fn pinned_sequence(&self) -> Option<u64> {
-        match (self.unsynced_sequence, self.head_sequence) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let straight = self.straights.front().map(|straight| straight.sequence);
+        [self.unsynced_sequence, self.head_sequence, straight]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// How far the file is written when the straight writes under way are done.
+    pub(crate) fn straight_end(&self) -> u64 {
+        self.straights
+            .back()
+            .map_or(self.written, |straight| straight.to)
     }
 
     /// How much space the file should have so that `length` fits: steps of an eighth of what it has,

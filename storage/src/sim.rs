@@ -137,6 +137,8 @@ pub struct SimReport {
     pub compactions: u64,
     /// Reads that went to the disk.
     pub disk_reads: u64,
+    /// Straight writes.
+    pub straight_writes: u64,
 }
 
 fn is_compacted(key: &PartitionKey) -> bool {
@@ -247,7 +249,8 @@ impl World {
                     self.stores[core].tick(self.now);
                     self.turn(core);
                 }
-                40..160 => self.append()?,
+                40..150 => self.append()?,
+                150..160 => self.stream()?,
                 _ => {
                     for _ in 0..self.rng.below(8) {
                         self.step();
@@ -304,6 +307,10 @@ impl World {
             StoreConfig::new(CoreId(core as u16), cores, self.dirs.clone(), self.epoch, 0);
         config.journal_file_bytes = 64 << 10;
         config.journal_files_max = 3 + self.rng.below(2) as usize;
+        config.straight_bytes_min = match self.rng.below(3) {
+            0 => u64::MAX,
+            _ => 1 + self.rng.below(6_000),
+        };
         config.dirty_bytes_max = 256 << 10;
         config.clean_bytes_max = self.rng.below(64 << 10);
         config.reserve_bytes = 1 << 20;
@@ -569,6 +576,27 @@ impl World {
         Ok(())
     }
 
+    /// A partition that brings much, turn after turn.
+    fn stream(&mut self) -> Result<(), String> {
+        let Some(key) = self.pick() else {
+            return Ok(());
+        };
+        for _ in 0..2 + self.rng.below(10) {
+            let (core, log) = self
+                .find(&key)
+                .ok_or_else(|| format!("{} has no log", key.dir_name()))?;
+            for _ in 0..2 + self.rng.below(4) {
+                self.append_one(&key, core, log)?;
+            }
+            self.turn(core);
+            for _ in 0..self.rng.below(60) {
+                self.step();
+            }
+            self.take_notices()?;
+        }
+        Ok(())
+    }
+
     fn append_one(&mut self, key: &PartitionKey, core: usize, log: LogId) -> Result<(), String> {
         let compression = if self.rng.one_in(4) {
             Compression::Lz4
@@ -664,6 +692,7 @@ impl World {
             self.report.segments_deleted += counters.segments_deleted;
             self.report.compactions += counters.compactions;
             self.report.disk_reads += counters.disk_reads;
+            self.report.straight_writes += counters.straight_writes;
         }
     }
 
@@ -844,6 +873,7 @@ mod tests {
             sum.compactions += report.compactions;
             sum.disk_reads += report.disk_reads;
             sum.checkpoints += report.checkpoints;
+            sum.straight_writes += report.straight_writes;
         }
         // The runs did what they are for.
         assert!(sum.appended > 5_000, "{sum:?}");
@@ -853,16 +883,32 @@ mod tests {
         );
         assert!(sum.segments_deleted > 20 && sum.disk_reads > 100, "{sum:?}");
         assert!(sum.compactions > 5, "{sum:?}");
+        assert!(sum.straight_writes > 200, "{sum:?}");
     }
 
     #[test]
     fn a_disk_that_lies_about_flushes_is_found_out() {
         let found = (0..20).any(|seed| {
             run_with(seed, 1_000, |disk| {
-                disk.set_faults(|faults| faults.lies_about_flushes = true);
+                disk.set_faults(|faults| faults.lies_about_flushes = Some(String::new()));
             })
             .is_err()
         });
         assert!(found, "the simulation would not notice lost flushes");
+    }
+
+    /// Rules 4 and 13: the reference alone is not enough to acknowledge what was written straight.
+    #[test]
+    fn segments_that_are_not_flushed_are_found_out() {
+        let found = (0..20).any(|seed| {
+            run_with(seed, 1_000, |disk| {
+                disk.set_faults(|faults| faults.lies_about_flushes = Some(String::from(".log")));
+            })
+            .is_err()
+        });
+        assert!(
+            found,
+            "the simulation would not notice segments that are lost"
+        );
     }
 }

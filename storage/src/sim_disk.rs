@@ -58,8 +58,9 @@ pub struct SimFaults {
     pub capacity_bytes: u64,
     /// Operations on paths that contain this fail with EIO.
     pub broken: Option<String>,
-    /// Flushes do nothing, as on a disk that lies: only for showing that the checks would notice.
-    pub lies_about_flushes: bool,
+    /// Flushes of paths that contain this do nothing, as on a disk that lies: only for showing that the
+    /// checks would notice.
+    pub lies_about_flushes: Option<String>,
     /// How many times an operation may be polled before it completes.
     pub delay_polls_max: u64,
 }
@@ -69,9 +70,17 @@ impl Default for SimFaults {
         SimFaults {
             capacity_bytes: u64::MAX,
             broken: None,
-            lies_about_flushes: false,
+            lies_about_flushes: None,
             delay_polls_max: 4,
         }
+    }
+}
+
+impl SimFaults {
+    fn lies(&self, path: &Path) -> bool {
+        self.lies_about_flushes
+            .as_ref()
+            .is_some_and(|part| path.to_string_lossy().contains(part.as_str()))
     }
 }
 
@@ -439,7 +448,7 @@ impl Disk for SimDisk {
         self.delay().await;
         let mut state = self.state.borrow_mut();
         state.check(&file.path)?;
-        if !state.faults.lies_about_flushes {
+        if !state.faults.lies(&file.path) {
             let inode = state.inodes.get_mut(&file.inode).expect("an open file");
             inode.flush(version);
         }
@@ -542,7 +551,7 @@ impl Disk for SimDisk {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         state.check(path)?;
-        if state.faults.lies_about_flushes {
+        if state.faults.lies(path) {
             return Ok(());
         }
         state.names.sync(path);

@@ -9,8 +9,10 @@
 //!   that very memory (`PartitionLog::dirty`) until it is written to its segment, and for a while
 //!   after (`clean`).
 //! - A log's acknowledgement mark is a contiguous prefix: it follows the journal's marks, which only
-//!   move in sequence. What is not in the journal durably is never written to a segment either, so a
-//!   segment never holds anything that a restart would not know.
+//!   move in sequence. What a segment's file holds beyond them counts for nothing: its length is what
+//!   checkpoint and journal say.
+//! - A log that brings much has its batches written to its segment beside the journal's write, which
+//!   keeps a reference only (`straight`). Such a write counts as durable when what it refers to is.
 //! - Write-back puts whole blocks into the segment, in chunks. The partial block at the end stays
 //!   dirty, and the journal writes that hold it stay pinned. To free the journal (or when a log is
 //!   idle, or at a shutdown) the log is settled: its tail block is written padded with zeros and
@@ -38,6 +40,7 @@ mod maintain;
 pub(crate) mod partition;
 mod reads;
 mod start;
+mod straight;
 #[cfg(test)]
 mod tests;
 mod write_back;
@@ -47,13 +50,16 @@ use std::path::PathBuf;
 
 pub use crate::tasks::{StoreTask, StoreTaskDone};
 pub use api::{
-    AppendError, AppendStamp, Appended, DurableWrite, Found, JournalFileRef, LogConfig, LogId,
-    Lookup, LookupKind, Notice, PartitionKey, Read, ReadError, StoreAction, StoreConfig,
-    StoreCounters, StoreGauges,
+    AppendError, AppendStamp, Appended, DurableWrite, FileRef, Found, LogConfig, LogId, Lookup,
+    LookupKind, Notice, PartitionKey, Read, ReadError, StoreAction, StoreConfig, StoreCounters,
+    StoreGauges,
 };
 pub(crate) use append::note_image;
 pub(crate) use durable::deleted_dir_name;
 pub use partition::Replacement;
+pub(crate) use straight::Part;
+
+use ring::buf::AlignedBuf;
 
 use crate::batch::BatchHeader;
 use crate::journal::{Entry, EntryKind, Journal};
@@ -84,6 +90,11 @@ pub(crate) struct Dir {
     journal: Journal,
     /// Writes that are sealed and not durable, oldest first.
     sealed: VecDeque<SealedWrite>,
+    /// Logs that gather batches for their segments directly, and how many bytes of them.
+    straights: Vec<LogId>,
+    straight_bytes: u64,
+    /// What is left of a buffer for such.
+    straight_arena: Option<AlignedBuf>,
     /// When writes without a flush must be flushed.
     flush_due_us: Option<u64>,
     flushing: bool,
@@ -109,8 +120,8 @@ pub struct Store {
     by_key: BTreeMap<(TopicId, PartitionIndex), LogId>,
     actions: VecDeque<StoreAction>,
     notices: VecDeque<Notice>,
-    /// Directory of each journal write in flight, by token.
-    writes: HashMap<u64, usize>,
+    /// Directory and sequence of each write in flight, by token.
+    writes: HashMap<u64, (usize, u64)>,
     next_token: u64,
     next_ticket: u64,
     next_incarnation: u64,
@@ -184,6 +195,7 @@ impl Store {
         partition.state = LogState::Deleting;
         let key = (partition.key.topic_id, partition.key.partition);
         let due = now.wall_ms + partition.config.file_delete_delay_ms.max(0);
+        self.end_straight(log);
         self.by_key.remove(&key);
         self.add_control(log, EntryKind::Deleted, &[], |entry| entry.value = due);
     }
@@ -297,11 +309,13 @@ impl Store {
                 continue;
             }
             let token = self.next_token;
-            if let Some(write) = self.dirs[dir].journal.poll_write(token) {
+            if let Some((sequence, write)) = self.dirs[dir].journal.poll_write(token) {
                 self.next_token += 1;
-                self.writes.insert(token, dir);
-                self.counters.journal_writes += 1;
-                self.counters.journal_bytes += write.bytes.len() as u64;
+                self.writes.insert(token, (dir, sequence));
+                if !write.file.is_of_log() {
+                    self.counters.journal_writes += 1;
+                    self.counters.journal_bytes += write.bytes.len() as u64;
+                }
                 return Some(StoreAction::DurableWrite(write));
             }
             self.poll_journal_need(dir);

@@ -84,6 +84,8 @@ pub(crate) enum Job {
         dir: usize,
         written: u64,
         paths: Vec<Rc<PathBuf>>,
+        /// Segments that were written beside the journal.
+        segments: Vec<Rc<PathBuf>>,
     },
     Checkpoint {
         dir: usize,
@@ -113,6 +115,14 @@ pub(crate) enum Job {
         grow: bool,
     },
     Compact(Box<crate::clean_task::CleanJob>),
+    /// Sets space aside in a segment, from `position` to `to`.
+    Allocate {
+        log: LogId,
+        base: Offset,
+        path: PathBuf,
+        position: u64,
+        to: u64,
+    },
 }
 
 /// On whose behalf files are moved.
@@ -177,6 +187,12 @@ pub(crate) enum Outcome {
         result: io::Result<()>,
     },
     Compact(crate::clean_task::CleanOutcome),
+    Allocate {
+        log: LogId,
+        base: Offset,
+        to: u64,
+        result: io::Result<()>,
+    },
 }
 
 impl StoreTask {
@@ -198,10 +214,11 @@ impl StoreTask {
                 dir,
                 written,
                 paths,
+                segments,
             } => Outcome::FlushJournal {
                 dir,
                 written,
-                result: flush(&disk, &paths).await,
+                result: flush(&disk, &paths, &segments).await,
             },
             Job::Checkpoint { dir, path, bytes } => Outcome::Checkpoint {
                 dir,
@@ -253,6 +270,18 @@ impl StoreTask {
                 result: set_reserve(&disk, &path, bytes, grow).await,
             },
             Job::Compact(job) => Outcome::Compact(job.run(&disk).await),
+            Job::Allocate {
+                log,
+                base,
+                path,
+                position,
+                to,
+            } => Outcome::Allocate {
+                log,
+                base,
+                to,
+                result: allocate(&disk, &path, position, to).await,
+            },
         };
         StoreTaskDone { outcome }
     }
@@ -313,12 +342,28 @@ async fn make_journal<D: Disk>(disk: &D, path: &Path, capacity_bytes: u64) -> io
         .await
 }
 
-async fn flush<D: Disk>(disk: &D, paths: &[Rc<PathBuf>]) -> io::Result<()> {
+async fn flush<D: Disk>(
+    disk: &D,
+    paths: &[Rc<PathBuf>],
+    segments: &[Rc<PathBuf>],
+) -> io::Result<()> {
     for path in paths {
         let file = disk.open(path, OpenMode::ReadWrite).await?;
         disk.sync_data(&file).await?;
     }
+    for path in segments {
+        // One that is gone was deleted with its partition.
+        match disk.open(path, OpenMode::ReadWrite).await {
+            Ok(file) => disk.sync_data(&file).await?,
+            Err(error) => unless_missing(Err(error))?,
+        }
+    }
     Ok(())
+}
+
+async fn allocate<D: Disk>(disk: &D, path: &Path, position: u64, to: u64) -> io::Result<()> {
+    let file = disk.open(path, OpenMode::ReadWrite).await?;
+    set_aside(disk, &file, position, to - position).await
 }
 
 /// Puts a file with these contents in place of what was there, durably, or leaves what was there.

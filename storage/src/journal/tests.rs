@@ -39,7 +39,7 @@ fn write(journal: &mut Journal, payload: &[u8], sync: bool) -> Sealed {
         |out| out.copy_from_slice(payload),
     );
     let sealed = journal.seal().expect("something is gathered");
-    journal.enqueue(&sealed);
+    journal.enqueue(&sealed, Vec::new());
     sealed
 }
 
@@ -89,7 +89,7 @@ fn a_write_with_any_changed_byte_is_not_taken() {
 fn writes_are_chained() {
     let mut journal = journal();
     let first = write(&mut journal, b"a", true);
-    let out = journal.poll_write(1).expect("a file is there");
+    let (_, out) = journal.poll_write(1).expect("a file is there");
     journal.on_write_done(out.token, &Ok(()));
     let second = write(&mut journal, b"b", true);
     let first = decode_write(&first.bytes).expect("whole");
@@ -107,14 +107,14 @@ fn marks_are_a_contiguous_prefix() {
     for _ in 0..3 {
         write(&mut journal, b"x", true);
     }
-    let a = journal.poll_write(1).expect("the first");
-    let b = journal.poll_write(2).expect("the second");
+    let (_, a) = journal.poll_write(1).expect("the first");
+    let (_, b) = journal.poll_write(2).expect("the second");
     assert!(journal.poll_write(3).is_none());
     assert_eq!((a.position, b.position), (0, BLOCK_BYTES as u64));
     assert_eq!(journal.on_write_done(2, &Ok(())).durable, 0);
     assert!(journal.poll_write(3).is_none());
     assert_eq!(journal.on_write_done(1, &Ok(())).durable, 2);
-    let c = journal.poll_write(3).expect("room again");
+    let (_, c) = journal.poll_write(3).expect("room again");
     assert_eq!(c.position, 2 * BLOCK_BYTES as u64);
 }
 
@@ -155,14 +155,17 @@ fn files_are_recycled_only_below_the_checkpoint() {
     for file in 1..3 {
         for _ in 0..2 {
             write(&mut journal, &payload, true);
-            while journal.poll_write(token).is_none() {
+            let sequence = loop {
+                if let Some((sequence, _)) = journal.poll_write(token) {
+                    break sequence;
+                }
                 let JournalNeed::File { id, capacity_bytes } = journal.poll_need(false) else {
                     panic!("no room and no need");
                 };
                 assert_eq!(id, file - 1);
                 journal.on_file_made(id, capacity_bytes);
-            }
-            journal.on_write_done(token, &Ok(()));
+            };
+            journal.on_write_done(sequence, &Ok(()));
             token += 1;
         }
     }
@@ -176,7 +179,7 @@ fn files_are_recycled_only_below_the_checkpoint() {
     );
     // The freed file is written again from its beginning.
     write(&mut journal, &payload, true);
-    let again = journal.poll_write(token).expect("a recycled file");
+    let (_, again) = journal.poll_write(token).expect("a recycled file");
     assert_eq!((again.position, again.file.id), (0, 0));
 }
 
@@ -190,7 +193,7 @@ fn a_batch_larger_than_a_file_gets_its_own() {
     };
     assert!(capacity_bytes > 100 << 10);
     journal.on_file_made(id, capacity_bytes);
-    assert_eq!(journal.poll_write(1).expect("it fits").position, 0);
+    assert_eq!(journal.poll_write(1).expect("it fits").1.position, 0);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(super) struct Chain {
     pub core: CoreId,
     /// What a checkpoint of the same journal already reflects.
     pub covers_sequence: u64,
+    /// Up to here everything that entries refer to is known to be flushed.
+    pub confirmed_sequence: u64,
     pub writes: Vec<(u64, Arc<Vec<u8>>)>,
 }
 
@@ -64,6 +66,8 @@ pub(super) async fn read<D: Disk>(
         epoch,
         core,
         covers_sequence: covers,
+        // A checkpoint is only written when the journal is durable up to it.
+        confirmed_sequence: covers,
         writes: Vec::new(),
     };
     let mut next = from;
@@ -74,6 +78,7 @@ pub(super) async fn read<D: Disk>(
     }) {
         next += 1;
         previous = Some(write.checksum);
+        chain.confirmed_sequence = chain.confirmed_sequence.max(write.durable_sequence);
         chain.writes.push((write.sequence, bytes));
     }
     let end = next - 1;

@@ -1,13 +1,16 @@
 //! Partitions as checkpoints and journal entries make them. Runs in recovery; knows no disk.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::BatchHeader;
 use crate::checkpoint::{CheckpointHead, In, PartitionRecord, get_replacement};
+use crate::disk::Disk;
 use crate::journal::{Entries, Entry, EntryKind, WRITE_HEADER_BYTES, peek_write};
 use crate::leader_epochs::LeaderEpochs;
 use crate::producer_state::ProducerStates;
+use crate::reference::Reference;
 use crate::segment::{SegmentImage, block_floor};
 use crate::store::{PartitionKey, Replacement, note_image};
 use crate::types::{Offset, PartitionIndex, TopicId};
@@ -24,6 +27,8 @@ pub(super) struct Building {
     pub record: PartitionRecord,
     pub dirty: Vec<DirtyImage>,
     heads: Vec<(Offset, u64, Vec<u8>)>,
+    /// The start in whose journal the log ends, because a straight write did not reach its segment.
+    ends_in_epoch: Option<u64>,
     pub head: Option<Vec<u8>>,
     pub dropped: Vec<Offset>,
 }
@@ -72,6 +77,7 @@ impl Builder {
                     record,
                     dirty: Vec::new(),
                     heads: Vec::new(),
+                    ends_in_epoch: None,
                     head: None,
                     dropped: Vec::new(),
                 },
@@ -83,15 +89,53 @@ impl Builder {
     ///
     /// # Errors
     /// If an entry does not follow from what came before it.
-    pub(super) fn replay(&mut self, chain: &Chain) -> Result<(), String> {
+    pub(super) async fn replay<D: Disk>(
+        &mut self,
+        disk: &D,
+        dir: &Path,
+        chain: &Chain,
+    ) -> Result<(), String> {
         for (sequence, bytes) in &chain.writes {
             let header = peek_write(bytes).expect("verified when it was found");
             let body = &bytes[WRITE_HEADER_BYTES..header.used_bytes as usize];
             for raw in Entries::new(body) {
                 let raw = raw.expect("verified when it was found");
                 let range = raw.payload_at..raw.payload_at + raw.payload().len();
+                if raw.entry.kind == EntryKind::Straight && *sequence > chain.confirmed_sequence {
+                    self.check_straight(disk, dir, chain, &raw.entry, raw.payload())
+                        .await?;
+                }
                 self.apply(chain, *sequence, &raw.entry, raw.payload(), bytes, range)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A reference that nothing confirms counts if the segment holds what it refers to; else the log
+    /// ends before it.
+    async fn check_straight<D: Disk>(
+        &mut self,
+        disk: &D,
+        dir: &Path,
+        chain: &Chain,
+        entry: &Entry,
+        payload: &[u8],
+    ) -> Result<(), String> {
+        let key = (entry.topic_id, entry.partition);
+        let Some(building) = self.partitions.get_mut(&key) else {
+            return Ok(());
+        };
+        if !building.is_meant(chain, entry) {
+            return Ok(());
+        }
+        let reference = read_reference(entry, payload)?;
+        let dir = dir.join(building.record.key.dir_name());
+        let path = crate::segment::path(&dir, entry.segment_base, "log");
+        let there = super::is_in_segment(disk, &path, &reference)
+            .await
+            .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        if !there {
+            building.ends_in_epoch = Some(chain.epoch);
         }
         Ok(())
     }
@@ -117,10 +161,12 @@ impl Builder {
         let Some(building) = self.partitions.get_mut(&key) else {
             return Ok(());
         };
-        if building.record.incarnation != entry.incarnation
-            || building.dir != chain.dir
-            || building.epoch > chain.epoch
-        {
+        let counts = if entry.kind == EntryKind::Deleted {
+            building.is_of(chain, entry)
+        } else {
+            building.is_meant(chain, entry)
+        };
+        if !counts {
             return Ok(());
         }
         match entry.kind {
@@ -131,6 +177,13 @@ impl Builder {
                 building.keep_bytes(entry, write, range);
             }
             EntryKind::Carried => building.keep_bytes(entry, write, range),
+            EntryKind::Straight => {
+                let reference = read_reference(entry, payload)?;
+                if !covered {
+                    building.extend_straight(entry, &reference)?;
+                }
+                building.keep_tail(entry, &reference, write, range.end);
+            }
             EntryKind::TailBlock => {
                 building
                     .heads
@@ -187,6 +240,7 @@ fn created(chain: &Chain, entry: &Entry, payload: &[u8]) -> Result<Building, Str
         },
         dirty: Vec::new(),
         heads: Vec::new(),
+        ends_in_epoch: None,
         head: None,
         dropped: Vec::new(),
     })
@@ -206,7 +260,24 @@ pub(crate) fn apply_replacement(record: &mut PartitionRecord, replacement: &Repl
     record.compacted_end = record.compacted_end.max(replacement.added.offset_end);
 }
 
+fn read_reference<'a>(entry: &Entry, payload: &'a [u8]) -> Result<Reference<'a>, String> {
+    Reference::decode(payload, entry.position)
+        .ok_or_else(|| String::from("a reference in the journal is not readable"))
+}
+
 impl Building {
+    /// Whether an entry of a journal still counts for this partition.
+    fn is_meant(&self, chain: &Chain, entry: &Entry) -> bool {
+        self.is_of(chain, entry) && self.ends_in_epoch != Some(chain.epoch)
+    }
+
+    /// Whether an entry is of this life of the partition, and not older than what is known of it.
+    fn is_of(&self, chain: &Chain, entry: &Entry) -> bool {
+        self.record.incarnation == entry.incarnation
+            && self.dir == chain.dir
+            && self.epoch <= chain.epoch
+    }
+
     fn gap(&self, entry: &Entry) -> String {
         format!(
             "the journal of {} has a gap before offset {}",
@@ -220,56 +291,129 @@ impl Building {
         let Some(header) = BatchHeader::ref_from_prefix(payload) else {
             return Err(self.gap(entry));
         };
-        let Some(active) = self.record.segments.last_mut() else {
-            return Err(self.gap(entry));
-        };
-        if entry.segment_base != active.base
-            || entry.position != active.length_bytes
-            || entry.base_offset != active.offset_end
-            || header.base_offset() != entry.base_offset
-        {
+        if header.base_offset() != entry.base_offset {
             return Err(self.gap(entry));
         }
-        note_image(active, entry.position, header);
+        self.extend_by(entry, entry.position, header)
+    }
+
+    /// Moves the log's end over the batches of a straight write.
+    fn extend_straight(&mut self, entry: &Entry, reference: &Reference<'_>) -> Result<(), String> {
+        for batch in reference.batches(entry.position) {
+            self.extend_by(entry, batch.position, batch.header)?;
+        }
+        Ok(())
+    }
+
+    fn extend_by(
+        &mut self,
+        entry: &Entry,
+        position: u64,
+        header: &BatchHeader,
+    ) -> Result<(), String> {
+        let base_offset = header.base_offset();
+        let follows = self.record.segments.last().is_some_and(|active| {
+            entry.segment_base == active.base
+                && position == active.length_bytes
+                && base_offset == active.offset_end
+        });
+        if !follows {
+            return Err(self.gap(entry));
+        }
+        let active = self.record.segments.last_mut().expect("just seen");
+        note_image(active, position, header);
         self.record
             .epochs
-            .assign(header.partition_leader_epoch(), entry.base_offset);
+            .assign(header.partition_leader_epoch(), base_offset);
         self.record
             .producers
-            .apply(header, entry.base_offset, entry.value);
+            .apply(header, base_offset, entry.value);
         Ok(())
+    }
+
+    /// A straight write is in its segment: so is everything before it, and of its own batches the
+    /// journal has what lies behind the last whole block.
+    fn keep_tail(
+        &mut self,
+        entry: &Entry,
+        reference: &Reference<'_>,
+        write: &Arc<Vec<u8>>,
+        payload_end: usize,
+    ) {
+        let base = entry.segment_base;
+        let segments = &mut self.record.segments;
+        let Ok(at) = segments.binary_search_by_key(&base, |segment| segment.base) else {
+            return;
+        };
+        // When it began, every segment before was finished, whatever the checkpoint knew of that.
+        for earlier in segments[..at]
+            .iter_mut()
+            .filter(|earlier| !earlier.finished)
+        {
+            earlier.synced_bytes = earlier.length_bytes;
+            earlier.finished = true;
+        }
+        self.dirty.retain(|dirty| dirty.segment_base >= base);
+        let segment = &mut segments[at];
+        if segment.generation != 0 {
+            return;
+        }
+        if segment.synced_bytes < reference.to {
+            segment.synced_bytes = reference.to;
+            self.dirty
+                .retain(|dirty| dirty.segment_base != base || dirty.position_end() > reference.to);
+        }
+        let tail_at = payload_end - reference.tail.len();
+        for batch in reference.batches(entry.position) {
+            let start = batch.position.max(reference.to);
+            if batch.position_end <= start {
+                continue;
+            }
+            let from = tail_at + (start - reference.to) as usize;
+            let dirty = DirtyImage {
+                segment_base: base,
+                position: batch.position,
+                base_offset: batch.header.base_offset(),
+                offset_end: batch.header.offset_end(),
+                in_segment: start - batch.position,
+                write: Arc::clone(write),
+                range: from..from + (batch.position_end - start) as usize,
+            };
+            self.keep(dirty);
+        }
     }
 
     /// Keeps a batch's bytes unless its segment has them safely.
     fn keep_bytes(&mut self, entry: &Entry, write: &Arc<Vec<u8>>, range: std::ops::Range<usize>) {
-        let Ok(at) = self
-            .record
-            .segments
-            .binary_search_by_key(&entry.segment_base, |segment| segment.base)
-        else {
-            return;
-        };
-        let segment = &self.record.segments[at];
-        let end = entry.position + range.len() as u64;
-        let known = self
-            .dirty
-            .last()
-            .is_some_and(|last| last.offset_end > entry.base_offset);
-        if segment.generation != 0
-            || end <= segment.synced_bytes
-            || end > segment.length_bytes
-            || known
-        {
-            return;
-        }
-        self.dirty.push(DirtyImage {
+        self.keep(DirtyImage {
             segment_base: entry.segment_base,
             position: entry.position,
             base_offset: entry.base_offset,
             offset_end: entry.offset_end,
+            in_segment: 0,
             write: Arc::clone(write),
             range,
         });
+    }
+
+    fn keep(&mut self, dirty: DirtyImage) {
+        let Ok(at) = self
+            .record
+            .segments
+            .binary_search_by_key(&dirty.segment_base, |segment| segment.base)
+        else {
+            return;
+        };
+        let segment = &self.record.segments[at];
+        let end = dirty.position_end();
+        let known = self
+            .dirty
+            .last()
+            .is_some_and(|last| last.offset_end > dirty.base_offset);
+        let safe = segment.generation != 0 || end <= segment.synced_bytes;
+        if !safe && end <= segment.length_bytes && !known {
+            self.dirty.push(dirty);
+        }
     }
 
     fn close(&mut self, entry: &Entry) -> Result<(), String> {
@@ -311,7 +455,7 @@ impl Building {
                 if dirty.position > end {
                     break;
                 }
-                end = end.max(dirty.position + dirty.range.len() as u64);
+                end = end.max(dirty.position_end());
             }
             if end != segment.length_bytes {
                 return Err(format!(

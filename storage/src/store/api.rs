@@ -34,6 +34,9 @@ impl PartitionKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogId(pub u32);
 
+/// The usual [`StoreConfig::straight_bytes_min`], in bytes.
+const STRAIGHT_BYTES_MIN: u64 = 128 << 10;
+
 /// How a store is set up; fixed while it runs.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -54,6 +57,8 @@ pub struct StoreConfig {
     pub journal_file_bytes: u64,
     /// How many journal files a core may have in one log directory.
     pub journal_files_max: usize,
+    /// From how many bytes in one write of the journal a partition's batches go straight to its segment.
+    pub straight_bytes_min: u64,
     /// Disk space kept aside in each log directory for data that is acknowledged and not yet in
     /// allocated segment space. Nothing larger than this is ever waiting there.
     pub reserve_bytes: u64,
@@ -99,6 +104,7 @@ impl StoreConfig {
             clean_bytes_max: memory_bytes / 4,
             journal_file_bytes,
             journal_files_max,
+            straight_bytes_min: STRAIGHT_BYTES_MIN,
             reserve_bytes: dirty_bytes_max + dirty_bytes_max / 2,
             write_back_ms: 1_000,
             settle_idle_ms: 3_000,
@@ -270,7 +276,7 @@ pub enum Lookup {
 /// What the world must do next for a store.
 #[derive(Debug)]
 pub enum StoreAction {
-    /// A journal write. Its outcome comes back through
+    /// A write to a journal or beside it. Its outcome comes back through
     /// [`Store::on_write_done`](super::Store::on_write_done).
     DurableWrite(DurableWrite),
     /// Slow work: run [`StoreTask::run`] and give its result to
@@ -278,23 +284,40 @@ pub enum StoreAction {
     Spawn(StoreTask),
 }
 
-/// A journal file, named by a number that is unique within its core and log directory, not beyond.
+/// A file that is written beside the serving of a core: one of the journal, or a segment that takes
+/// straight writes. Named by a number that is unique within its core and log directory, not beyond.
 #[derive(Clone, Debug)]
-pub struct JournalFileRef {
+pub struct FileRef {
     /// The number.
     pub id: u64,
-    /// Where it is. It exists, has its full size and is written with zeros or older writes.
+    /// Where it is. It exists and has space for what is written. When nobody else holds this value, the
+    /// store will not write to the file again, and it can be closed.
     pub path: Rc<PathBuf>,
 }
 
-/// One write to a journal. At most two per log directory are out at a time; they may complete in any
-/// order, and their flush, where asked for, must cover at least the bytes of the write itself.
+impl FileRef {
+    /// Marks the numbers of segments.
+    const OF_LOG: u64 = 1 << 63;
+
+    pub(crate) fn of_log(log: LogId) -> u64 {
+        Self::OF_LOG | u64::from(log.0)
+    }
+
+    /// Whether it is a segment.
+    pub(crate) fn is_of_log(&self) -> bool {
+        self.id & Self::OF_LOG != 0
+    }
+}
+
+/// One write to a journal, or to a segment beside it. At most two of a journal are out at a time for a
+/// log directory, each with what goes beside it; they may complete in any order, and their flush, where
+/// asked for, must cover at least the bytes of the write itself and what is needed to find them.
 #[derive(Debug)]
 pub struct DurableWrite {
     /// Comes back with the outcome.
     pub token: u64,
     /// The file.
-    pub file: JournalFileRef,
+    pub file: FileRef,
     /// Where, in bytes; a multiple of the block size.
     pub position: u64,
     /// What; aligned, a multiple of the block size.
@@ -395,7 +418,7 @@ pub enum Notice {
 pub struct StoreCounters {
     /// Batches appended.
     pub appended_batches: u64,
-    /// Bytes appended: each copied once, into the journal's buffer.
+    /// Bytes appended: each copied once, into the journal's buffer or that of a straight write.
     pub appended_bytes: u64,
     /// Journal writes issued.
     pub journal_writes: u64,
@@ -403,6 +426,10 @@ pub struct StoreCounters {
     pub journal_bytes: u64,
     /// Bytes copied to assemble aligned blocks for segments.
     pub write_back_bytes_copied: u64,
+    /// Straight writes issued.
+    pub straight_writes: u64,
+    /// Bytes of straight writes.
+    pub straight_bytes: u64,
     /// Reads that went to disk.
     pub disk_reads: u64,
     /// Bytes that disk reads gave to consumers.

@@ -38,6 +38,7 @@ impl Store {
         if should_roll(partition, now, bytes.len() as u64, header) {
             self.close_active(now, log);
         }
+        let straight = self.goes_straight(now, log, bytes.len() as u64);
 
         let partition = self.logs[log.0 as usize].as_deref_mut().expect("admitted");
         let base_offset = partition.log_end;
@@ -61,19 +62,26 @@ impl Store {
         let sync = partition.config.flush_messages <= 1;
         let interval_bytes = partition.config.index_interval_bytes;
         let (epochs, producers) = (&mut partition.epochs, &mut partition.producers);
-        let (_, sealed) = self.dirs[dir]
-            .journal
-            .add(log, entry, bytes.len(), sync, |out| {
-                out.copy_from_slice(bytes);
-                batch::stamp(out, base_offset, stamp.leader_epoch);
-                if let Some(time) = log_append_time_ms {
-                    batch::rewrite_timestamps(out, TimestampType::LogAppendTime, time);
-                }
-                let stamped = BatchHeader::ref_from_prefix(out).expect("a whole batch");
-                note_append(active, position, stamped, interval_bytes);
-                epochs.assign(stamp.leader_epoch, base_offset);
-                producers.apply(stamped, base_offset, now.wall_ms);
-            });
+        let mut fill = |out: &mut [u8]| {
+            out.copy_from_slice(bytes);
+            batch::stamp(out, base_offset, stamp.leader_epoch);
+            if let Some(time) = log_append_time_ms {
+                batch::rewrite_timestamps(out, TimestampType::LogAppendTime, time);
+            }
+            let stamped = BatchHeader::ref_from_prefix(out).expect("a whole batch");
+            note_append(active, position, stamped, interval_bytes);
+            epochs.assign(stamp.leader_epoch, base_offset);
+            producers.apply(stamped, base_offset, now.wall_ms);
+        };
+        let sealed = if straight {
+            let open = partition.straight.as_deref_mut().expect("it goes straight");
+            fill(open.place(position, bytes.len(), base_offset, offset_end));
+            self.dirs[dir].straight_bytes += bytes.len() as u64;
+            None
+        } else {
+            let journal = &mut self.dirs[dir].journal;
+            journal.add(log, entry, bytes.len(), sync, fill).1
+        };
 
         partition.log_end = offset_end;
         partition.last_append_us = now.monotonic_us;
@@ -119,7 +127,7 @@ impl Store {
         // One batch always fits, however large, when nothing else waits.
         let memory_full =
             self.dirty_bytes > 0 && self.dirty_bytes + bytes > self.config.dirty_bytes_max;
-        let backlog = state.journal.backlog_bytes();
+        let backlog = state.journal.backlog_bytes() + state.straight_bytes;
         let journal_full = backlog > 0 && backlog + bytes > self.config.journal_file_bytes;
         let space_full = !state.space.admits(bytes);
         if memory_full || journal_full || space_full || self.shutting_down {
@@ -131,6 +139,7 @@ impl Store {
 
     /// Closes the active segment and begins the next. Its file is finished once this is durable.
     pub(super) fn close_active(&mut self, now: Now, log: LogId) {
+        self.end_straight(log);
         let active = self.log(log).expect("a log that rolls").active();
         let (base, length, offset_end) = (
             active.base(),

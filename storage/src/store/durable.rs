@@ -9,6 +9,7 @@ use crate::types::{Now, Offset};
 
 use super::api::{LogId, Notice};
 use super::partition::{LogState, Recent};
+use super::straight::SealedStraight;
 use super::{Deletion, Store};
 
 /// A write that is sealed and not durable.
@@ -17,6 +18,8 @@ pub(super) struct SealedWrite {
     /// Logs whose mark moves, and whether the write alone is enough for that.
     touched: Vec<Touched>,
     effects: Vec<(LogId, Entry)>,
+    /// What goes to segments beside it.
+    straights: Vec<SealedStraight>,
     written: bool,
 }
 
@@ -30,39 +33,63 @@ impl Store {
     /// Ends a turn: seals at most one journal write per log directory, if one may go out.
     pub fn end_turn(&mut self, now: Now) {
         for dir in 0..self.dirs.len() {
-            if self.dirs[dir].journal.should_seal() && !self.dirs[dir].offline {
+            if self.should_seal(dir) {
                 self.seal(dir);
             }
         }
         self.run_write_back(now);
     }
 
+    /// Whether something is gathered for a directory, and may go out.
+    pub(super) fn should_seal(&self, dir: usize) -> bool {
+        let state = &self.dirs[dir];
+        let gathered = state.journal.should_seal()
+            || (!state.straights.is_empty() && state.journal.may_seal());
+        gathered && !state.offline
+    }
+
+    /// Whether nothing is gathered, waiting or in flight for a directory.
+    pub(super) fn is_journal_idle(&self, dir: usize) -> bool {
+        self.dirs[dir].journal.is_idle() && self.dirs[dir].straights.is_empty()
+    }
+
     pub(super) fn seal(&mut self, dir: usize) {
+        self.end_straights(dir);
         if let Some(sealed) = self.dirs[dir].journal.seal() {
             self.on_sealed(dir, sealed);
         }
     }
 
     /// The bytes of a write are final: its batches become readable memory of their logs.
-    pub(super) fn on_sealed(&mut self, dir: usize, sealed: Sealed) {
-        self.dirs[dir].journal.enqueue(&sealed);
+    pub(super) fn on_sealed(&mut self, dir: usize, mut sealed: Sealed) {
         let mut touched: Vec<Touched> = Vec::new();
         let mut effects = Vec::new();
-        for gathered in sealed.gathered {
+        let mut straights = Vec::new();
+        let mut companions = Vec::new();
+        let mut parts = std::mem::take(&mut sealed.parts).into_iter();
+        for gathered in std::mem::take(&mut sealed.gathered) {
+            let entry = gathered.entry;
+            if entry.kind == EntryKind::Straight {
+                let part = parts.next().expect("one for each of these entries");
+                let (straight, companion) = self.on_straight_sealed(sealed.sequence, part);
+                straights.push(straight);
+                companions.push(companion);
+            }
             let Some(partition) = self.log_mut(gathered.log) else {
                 continue;
             };
-            let entry = gathered.entry;
             match entry.kind {
-                EntryKind::Append | EntryKind::Carried => {
-                    partition.dirty.push_back(Recent {
-                        sequence: sealed.sequence,
-                        segment_base: entry.segment_base,
-                        position: entry.position,
-                        base_offset: entry.base_offset,
-                        offset_end: entry.offset_end,
-                        bytes: sealed.bytes.slice(gathered.range),
-                    });
+                EntryKind::Append | EntryKind::Carried | EntryKind::Straight => {
+                    if entry.kind != EntryKind::Straight {
+                        partition.dirty.push_back(Recent {
+                            sequence: sealed.sequence,
+                            segment_base: entry.segment_base,
+                            position: entry.position,
+                            base_offset: entry.base_offset,
+                            offset_end: entry.offset_end,
+                            bytes: sealed.bytes.slice(gathered.range),
+                        });
+                    }
                     let after_write = partition.config.flush_messages > 1;
                     match touched.last_mut() {
                         Some(last) if last.log == gathered.log => {
@@ -78,10 +105,12 @@ impl Store {
                 _ => effects.push((gathered.log, entry)),
             }
         }
+        self.dirs[dir].journal.enqueue(&sealed, companions);
         self.dirs[dir].sealed.push_back(SealedWrite {
             sequence: sealed.sequence,
             touched,
             effects,
+            straights,
             written: false,
         });
     }
@@ -91,13 +120,13 @@ impl Store {
     /// # Panics
     /// If no such write is out.
     pub fn on_write_done(&mut self, now: Now, token: u64, result: io::Result<()>) {
-        let dir = self.writes.remove(&token).expect("a write that is out");
+        let (dir, sequence) = self.writes.remove(&token).expect("a write that is out");
         if self.dirs[dir].offline {
             return;
         }
-        self.dirs[dir].journal.on_write_done(token, &result);
+        self.dirs[dir].journal.on_write_done(sequence, &result);
         if let Err(error) = result {
-            self.fail_dir(dir, format!("a journal write failed: {error}"));
+            self.fail_dir(dir, format!("a write failed: {error}"));
             return;
         }
         self.advance(now, dir);
@@ -109,22 +138,30 @@ impl Store {
         // What is acknowledged after the write alone.
         let mut sealed = std::mem::take(&mut self.dirs[dir].sealed);
         let mut wants_flush = false;
+        // What is not flushed is not written back: memory and journal would stay as full as they are.
+        let presses = self.dirty_bytes > self.config.dirty_bytes_max / 2
+            || self.dirs[dir].journal.is_pressed();
         for write in &mut sealed {
             if write.sequence > marks.written {
                 break;
             }
             if !write.written {
                 write.written = true;
+                for straight in &write.straights {
+                    self.on_straight_written(straight);
+                }
                 for touched in write.touched.iter().filter(|touched| touched.after_write) {
                     self.acknowledge(touched.log, touched.offset_end);
                 }
             }
+            wants_flush |= presses && write.sequence > marks.durable;
             wants_flush |= write.sequence > marks.durable
                 && (!write.effects.is_empty()
                     || write.touched.iter().any(|touched| !touched.after_write));
         }
         // What is acknowledged after the flush, and what had to wait for it.
         let mut effects = Vec::new();
+        let mut straights = Vec::new();
         while sealed
             .front()
             .is_some_and(|write| write.sequence <= marks.durable)
@@ -134,13 +171,17 @@ impl Store {
                 self.acknowledge(touched.log, touched.offset_end);
             }
             effects.extend(write.effects);
+            straights.extend(write.straights);
         }
         self.dirs[dir].sealed = sealed;
+        for straight in straights {
+            self.on_straight_durable(now, &straight);
+        }
         for (log, entry) in effects {
             self.on_effect(now, dir, log, &entry);
         }
         if marks.durable == marks.written {
-            if self.dirs[dir].journal.is_idle() {
+            if self.is_journal_idle(dir) {
                 self.dirs[dir].flush_due_us = None;
             }
         } else if wants_flush {
@@ -174,10 +215,12 @@ impl Store {
         state.flushing = true;
         state.flush_due_us = None;
         let paths = state.journal.unflushed_files();
+        let segments = self.unflushed_segments(dir, marks.written);
         self.spawn(Job::FlushJournal {
             dir,
             written: marks.written,
             paths,
+            segments,
         });
     }
 
@@ -229,7 +272,7 @@ impl Store {
                 self.want_write_back(log, false);
             }
             EntryKind::Replaced => self.start_swap(log),
-            EntryKind::Append | EntryKind::Carried => {}
+            EntryKind::Append | EntryKind::Carried | EntryKind::Straight => {}
         }
     }
 
@@ -260,7 +303,7 @@ impl Store {
             FileWork::SyncDir(state.path.clone()),
         ];
         // A write-back that is under way holds the directory by name: it must end first.
-        if partition.busy || partition.compacting {
+        if partition.busy || partition.compacting || partition.allocating {
             self.write_back.renames.push((log, dir, name, work));
         } else {
             self.spawn_rename(dir, name, work);

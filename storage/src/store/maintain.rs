@@ -101,6 +101,12 @@ impl Store {
                 result,
             } => self.on_reserve(now, dir, bytes, grow, result),
             Outcome::Compact(outcome) => self.on_compacted(now, outcome),
+            Outcome::Allocate {
+                log,
+                base,
+                to,
+                result,
+            } => self.on_allocated(now, log, base, to, result),
         }
         self.run_write_back(now);
         self.check_settled();
@@ -152,7 +158,7 @@ impl Store {
         let mut wanted = Vec::new();
         for (index, partition) in self.logs.iter().enumerate() {
             let Some(partition) = partition else { continue };
-            if partition.queued || partition.busy {
+            if partition.queued || partition.busy || partition.is_streaming() {
                 continue;
             }
             // Who waits for memory waits for tail blocks too; else those of busy logs can wait.
@@ -290,7 +296,8 @@ impl Store {
         else {
             return;
         };
-        if partition.busy || partition.compacting || !partition.replacements.is_empty() {
+        let in_use = partition.busy || partition.compacting || partition.allocating;
+        if in_use || !partition.replacements.is_empty() {
             return;
         }
         let mut work = Vec::new();
@@ -365,7 +372,7 @@ impl Store {
     /// Control entries of a tick go out without waiting for a turn with appends.
     fn seal_if_possible(&mut self) {
         for dir in 0..self.dirs.len() {
-            if self.dirs[dir].journal.should_seal() && !self.dirs[dir].offline {
+            if self.should_seal(dir) {
                 self.seal(dir);
             }
         }
@@ -491,7 +498,7 @@ impl Store {
                 }
                 continue;
             }
-            if self.dirs[dir].journal.is_idle() {
+            if self.is_journal_idle(dir) {
                 self.take_checkpoint(now, dir, true);
             } else {
                 self.seal_if_possible();

@@ -12,6 +12,7 @@ use crate::leader_epochs::LeaderEpochs;
 use crate::producer_state::ProducerStates;
 use crate::segment::{Segment, SegmentImage, block_floor};
 use crate::store::api::{LogConfig, PartitionKey};
+use crate::store::straight::{CARRY_BYTES_MAX, Gathering, OpenStraight};
 use crate::types::Offset;
 
 /// A batch in memory: a view of the journal write that carried it.
@@ -95,6 +96,18 @@ pub(crate) struct PartitionLog {
     /// Below this offset everything was compacted.
     pub compacted_end: Offset,
     pub compacting: bool,
+    /// How much it brings in one write of the journal.
+    pub gathering: Gathering,
+    /// Whether that is so much that its batches should go straight to its segment.
+    pub streams: bool,
+    /// What goes there with the journal's open write.
+    pub straight: Option<Box<OpenStraight>>,
+    /// Straight writes that are sealed and not flushed.
+    pub straights_under_way: usize,
+    /// Whether space is being allocated ahead.
+    pub allocating: bool,
+    /// When to ask for that again after the disk had none, on the monotonic clock.
+    pub allocate_from_us: u64,
 }
 
 impl PartitionLog {
@@ -136,7 +149,36 @@ impl PartitionLog {
             swapping: false,
             compacted_end: Offset(0),
             compacting: false,
+            gathering: Gathering::default(),
+            streams: false,
+            straight: None,
+            straights_under_way: 0,
+            allocating: false,
+            allocate_from_us: 0,
         }
+    }
+
+    /// Whether straight writes to its segments are gathered or under way.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.straight.is_some() || self.straights_under_way > 0
+    }
+
+    /// Whether what waits for the active segment is left to the next straight write.
+    pub(crate) fn takes_straight(&self) -> bool {
+        self.streams
+            && self.active().unsynced_sequence.is_none()
+            && self.unwritten_bytes() <= CARRY_BYTES_MAX
+    }
+
+    /// The path of the active segment's file, the same value as long as it is written to.
+    pub(crate) fn active_file(&mut self) -> Rc<PathBuf> {
+        let dir = Rc::clone(&self.path);
+        let active = self.active_mut();
+        let base = active.base();
+        let file = active
+            .file
+            .get_or_insert_with(|| Rc::new(crate::segment::path(&dir, base, "log")));
+        Rc::clone(file)
     }
 
     pub(crate) fn active(&self) -> &Segment {

@@ -12,6 +12,8 @@ use crate::sim::Executor;
 use crate::sim_disk::{SimDisk, SimRng};
 use crate::types::CoreId;
 
+mod straight;
+
 /// One store over a disk, and whoever runs its tasks.
 struct Bench {
     disk: SimDisk,
@@ -64,6 +66,14 @@ impl Bench {
     }
 
     fn start(disk: SimDisk, recovered: Recovered) -> Bench {
+        Bench::start_with(disk, recovered, |_| {})
+    }
+
+    fn start_with(
+        disk: SimDisk,
+        recovered: Recovered,
+        change: impl FnOnce(&mut StoreConfig),
+    ) -> Bench {
         let mut config = StoreConfig::new(
             CoreId(0),
             1,
@@ -75,6 +85,7 @@ impl Bench {
         config.reserve_bytes = 8 << 20;
         config.settle_idle_ms = 1_000;
         config.checkpoint_ms = 5_000;
+        change(&mut config);
         let image = recovered.cores.into_iter().next().expect("one core");
         let mut bench = Bench {
             executor: Executor::new(disk.clone()),

@@ -84,7 +84,7 @@ impl Store {
         };
         partition.queued = false;
         let dir = partition.dir;
-        let busy = partition.busy;
+        let busy = partition.busy || partition.allocating || partition.is_streaming();
         let state = &self.dirs[dir];
         let name_taken = !state.renaming.is_empty() && state.renaming.contains(&self.dir_name(log));
         if busy || state.offline || name_taken {
@@ -153,7 +153,7 @@ impl Store {
                 partition.segments[index].head_sequence = Some(sequence);
                 let dir = partition.dir;
                 // Nothing else may come this turn that would seal it.
-                if self.dirs[dir].journal.should_seal() {
+                if self.should_seal(dir) {
                     self.seal(dir);
                 }
                 false
@@ -179,7 +179,8 @@ impl Store {
         to = to.min(from + CHUNK_BYTES_MAX);
         let complete = to == end;
         let finishing = image.closed && to == image.length_bytes;
-        let sync = finishing || (settle && complete);
+        // What streams goes straight once all that was written is flushed.
+        let sync = finishing || (settle && complete) || (partition.streams && to + BLOCK > end);
         let write = to > segment.written;
         let mut copied = 0;
         let bytes = write.then(|| {
@@ -322,9 +323,12 @@ impl Store {
         let more = partition.settle
             || self.shutting_down
             || partition.segments.len() > 1 && partition.has_work(false)
-            || partition.unwritten_bytes() >= CHUNK_BYTES_MAX / 4;
+            || partition.unwritten_bytes() >= CHUNK_BYTES_MAX / 4 && !partition.takes_straight();
         if more {
             self.want_write_back(log, false);
+        }
+        if self.log(log).is_some_and(|partition| partition.streams) {
+            self.allocate_ahead(now, log);
         }
         self.try_swap(log);
         self.relieve(now, dir, log);
@@ -356,20 +360,12 @@ impl Store {
             segment.head = None;
             segment.head_sequence = None;
         }
-        segment.written = written;
-        // Batches that are wholly in the file leave the dirty list for the cache.
-        let mut moved = 0;
-        while let Some(recent) = partition.dirty.front() {
-            let here = recent.segment_base == base;
-            if here && recent.position < written {
-                oldest = Some(oldest.map_or(recent.sequence, |at| at.min(recent.sequence)));
-            }
-            if !here || recent.position_end() > written {
-                break;
-            }
-            moved += recent.bytes.len() as u64;
-            let recent = partition.dirty.pop_front().expect("just seen");
-            partition.clean.push_back(recent);
+        // Batches are in offset order, and so are their journal writes.
+        if let Some(recent) = partition.dirty.front()
+            && recent.segment_base == base
+            && recent.position < written
+        {
+            oldest = Some(oldest.map_or(recent.sequence, |at| at.min(recent.sequence)));
         }
         if synced {
             segment.unsynced_sequence = None;
@@ -382,6 +378,33 @@ impl Store {
             segment.allocated = segment.image.length_bytes.next_multiple_of(BLOCK);
             segment.index = None;
             segment.earlier = None;
+            segment.file = None;
+        }
+        self.note_in_file(log, base, written);
+    }
+
+    /// A segment's file has all bytes below `written`: batches that are wholly in it leave the dirty
+    /// list for the cache.
+    pub(super) fn note_in_file(&mut self, log: LogId, base: Offset, written: u64) {
+        let Some(partition) = self
+            .logs
+            .get_mut(log.0 as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let Some(index) = partition.segment_at(base) else {
+            return;
+        };
+        partition.segments[index].written = written;
+        let mut moved = 0;
+        while let Some(recent) = partition.dirty.front() {
+            if recent.segment_base != base || recent.position_end() > written {
+                break;
+            }
+            moved += recent.bytes.len() as u64;
+            let recent = partition.dirty.pop_front().expect("just seen");
+            partition.clean.push_back(recent);
         }
         partition.dirty_bytes -= moved;
         if moved > 0 {

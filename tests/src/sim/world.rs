@@ -269,6 +269,7 @@ impl World {
     fn store_config(&self, core: CoreId, cores: u16, epoch: u64) -> StoreConfig {
         StoreConfig {
             dirty_bytes_max: 1 << 20,
+            straight_bytes_min: 2 << 10,
             clean_bytes_max: 128 << 10,
             journal_file_bytes: 256 << 10,
             journal_files_max: 4,
