@@ -325,6 +325,7 @@ fn store_config(config: &ShardConfig, core: CoreId, epoch: u64) -> StoreConfig {
         config.cores,
         broker.log_dirs.clone(),
         epoch,
+        Uuid::new_v4().as_u64_pair().1,
         memory_bytes,
     );
     store.retention_check_ms =

@@ -10,6 +10,10 @@
 //! Every write starts on a block of its own, so a torn write never touches an older one. At most two
 //! are in flight; the durable sequence is the contiguous prefix of what completed.
 //!
+//! The first block of a file holds a number that was drawn at random for this start, and the checksum of
+//! every write in the file begins with it: nobody who may put bytes into a batch can make them look like
+//! a write.
+//!
 //! A write may have companions: bytes that go to other files at the same time, and that entries of the
 //! write refer to. It counts as written, and as durable, when its companions are too; so a durable
 //! sequence that a header states also says that what was referred to up to there is safe.
@@ -32,6 +36,10 @@ pub(crate) const WRITE_HEADER_BYTES: usize = 72;
 pub(crate) const ENTRY_HEADER_BYTES: usize = 88;
 /// First bytes of every write.
 const MAGIC: [u8; 8] = *b"millrj\x00\x01";
+/// First bytes of every file.
+const FILE_MAGIC: [u8; 8] = *b"millrf\x00\x01";
+/// The first block of a file, which takes no write.
+pub(crate) const FILE_HEAD_BYTES: u64 = BLOCK_BYTES as u64;
 /// Entries start at multiples of this within a write.
 const ENTRY_ALIGN: usize = 8;
 /// How many writes may be in flight at once.
@@ -181,11 +189,42 @@ pub(crate) struct WriteHeader {
     pub checksum: u64,
 }
 
-/// Reads the write at the start of `bytes`; `None` if there is none, or it is torn or rotten.
-pub(crate) fn decode_write(bytes: &[u8]) -> Option<WriteHeader> {
+/// The first block of a file.
+pub(crate) fn encode_file_head(epoch: u64, core: CoreId, salt: u64) -> AlignedBuf {
+    let mut head = AlignedBuf::zeroed(FILE_HEAD_BYTES as usize);
+    head[..8].copy_from_slice(&FILE_MAGIC);
+    head[8..16].copy_from_slice(&epoch.to_le_bytes());
+    head[16..24].copy_from_slice(&salt.to_le_bytes());
+    head[24..28].copy_from_slice(&u32::from(core.0).to_le_bytes());
+    let checksum = xxh3_64(&head[..32]);
+    head[32..40].copy_from_slice(&checksum.to_le_bytes());
+    head
+}
+
+/// The salt of the file of this start and core that begins with `bytes`; `None` if they are no whole and
+/// unharmed first block.
+pub(crate) fn decode_file_head(bytes: &[u8], epoch: u64, core: CoreId) -> Option<u64> {
+    let head = bytes.get(..40)?;
+    let whole = head[..8] == FILE_MAGIC
+        && u64_at(head, 8) == epoch
+        && u32_at(head, 24) == u32::from(core.0)
+        && u64_at(head, 32) == xxh3_64(&head[..32]);
+    whole.then(|| u64_at(head, 16))
+}
+
+/// What the checksum of a write begins with.
+fn begin_checksum(salt: u64) -> Xxh3 {
+    let mut hash = Xxh3::new();
+    hash.update(&salt.to_le_bytes());
+    hash
+}
+
+/// Reads the write at the start of `bytes` in a file with this salt; `None` if there is none, or it is
+/// torn or rotten.
+pub(crate) fn decode_write(bytes: &[u8], salt: u64) -> Option<WriteHeader> {
     let header = peek_write(bytes)?;
     let body = bytes.get(WRITE_HEADER_BYTES..header.used_bytes as usize)?;
-    let mut hash = Xxh3::new();
+    let mut hash = begin_checksum(salt);
     for entry in Entries::new(body) {
         hash.update(&entry?.raw[..ENTRY_HEADER_BYTES]);
     }
@@ -327,6 +366,7 @@ impl Waiting {
 #[derive(Clone, Debug)]
 pub(crate) struct JournalFile {
     pub reference: FileRef,
+    /// For writes, behind the first block.
     pub capacity_bytes: u64,
     position: u64,
     sequence_last: u64,
@@ -336,7 +376,7 @@ pub(crate) struct JournalFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JournalNeed {
     Nothing,
-    /// Make a file of at least this size, then call [`Journal::on_file_made`].
+    /// Make a file with room for so many bytes of writes behind its first block, then call [`Journal::on_file_made`].
     File {
         id: u64,
         capacity_bytes: u64,
@@ -357,6 +397,7 @@ pub(crate) struct Journal {
     dir: PathBuf,
     epoch: u64,
     core: CoreId,
+    salt: u64,
     file_bytes: u64,
     files_max: usize,
     /// In use, oldest first; the last one is written to.
@@ -400,6 +441,7 @@ impl Journal {
         dir: &Path,
         epoch: u64,
         core: CoreId,
+        salt: u64,
         file_bytes: u64,
         files_max: usize,
     ) -> Journal {
@@ -407,6 +449,7 @@ impl Journal {
             dir: journal_dir(dir),
             epoch,
             core,
+            salt,
             file_bytes: file_bytes.next_multiple_of(BLOCK_BYTES as u64),
             files_max: files_max.max(2),
             files: VecDeque::new(),
@@ -469,7 +512,7 @@ impl Journal {
         OpenWrite {
             buf,
             used: WRITE_HEADER_BYTES,
-            hash: Xxh3::new(),
+            hash: begin_checksum(self.salt),
             gathered: Vec::new(),
             parts: Vec::new(),
             sync: false,
@@ -574,7 +617,7 @@ impl Journal {
         let file = self.files.back_mut().expect("a file that fits");
         let waiting = self.waiting.pop_front().expect("looked at above");
         self.waiting_bytes -= waiting.all_bytes();
-        let position = file.position;
+        let position = FILE_HEAD_BYTES + file.position;
         file.position += bytes;
         file.sequence_last = waiting.sequence;
         let (sequence, sync) = (waiting.sequence, waiting.sync);
@@ -642,6 +685,11 @@ impl Journal {
     /// The last sequence in the oldest file, if a newer file is in use.
     pub(crate) fn oldest_file_end(&self) -> Option<u64> {
         (self.files.len() > 1).then(|| self.files[0].sequence_last)
+    }
+
+    /// The first block of this start's files.
+    pub(crate) fn file_head(&self) -> AlignedBuf {
+        encode_file_head(self.epoch, self.core, self.salt)
     }
 
     pub(crate) fn file_path(&self, id: u64) -> PathBuf {

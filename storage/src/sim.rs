@@ -303,8 +303,14 @@ impl World {
     }
 
     fn config(&mut self, core: usize, cores: u16) -> StoreConfig {
-        let mut config =
-            StoreConfig::new(CoreId(core as u16), cores, self.dirs.clone(), self.epoch, 0);
+        let mut config = StoreConfig::new(
+            CoreId(core as u16),
+            cores,
+            self.dirs.clone(),
+            self.epoch,
+            self.rng.next_u64(),
+            0,
+        );
         config.journal_file_bytes = 64 << 10;
         config.journal_files_max = 3 + self.rng.below(2) as usize;
         config.straight_bytes_min = match self.rng.below(3) {

@@ -78,6 +78,7 @@ pub(crate) enum Job {
         dir: usize,
         id: u64,
         path: PathBuf,
+        head: Shared,
         capacity_bytes: u64,
     },
     FlushJournal {
@@ -203,12 +204,13 @@ impl StoreTask {
                 dir,
                 id,
                 path,
+                head,
                 capacity_bytes,
             } => Outcome::MakeJournal {
                 dir,
                 id,
                 capacity_bytes,
-                result: make_journal(&disk, &path, capacity_bytes).await,
+                result: make_journal(&disk, &path, head, capacity_bytes).await,
             },
             Job::FlushJournal {
                 dir,
@@ -323,15 +325,22 @@ async fn set_aside<D: Disk>(
     }
 }
 
-async fn make_journal<D: Disk>(disk: &D, path: &Path, capacity_bytes: u64) -> io::Result<()> {
+async fn make_journal<D: Disk>(
+    disk: &D,
+    path: &Path,
+    head: Shared,
+    capacity_bytes: u64,
+) -> io::Result<()> {
     let file = disk.open(path, OpenMode::Create).await?;
     disk.truncate(&file, 0).await?;
-    set_aside(disk, &file, 0, capacity_bytes).await?;
+    let end = head.len() as u64 + capacity_bytes;
+    set_aside(disk, &file, 0, end).await?;
     // Written once with zeros: a flush into blocks that were never written costs far more.
     let zeros = AlignedBuf::zeroed(ZEROS_BYTES).freeze();
-    let mut position = 0;
-    while position < capacity_bytes {
-        let bytes = (capacity_bytes - position).min(ZEROS_BYTES as u64);
+    let mut position = head.len() as u64;
+    disk.write_at(&file, 0, head).await?;
+    while position < end {
+        let bytes = (end - position).min(ZEROS_BYTES as u64);
         disk.write_at(&file, position, zeros.slice(0..bytes as usize))
             .await?;
         position += bytes;

@@ -193,7 +193,7 @@ impl Broker {
             broker: image.config().clone(),
             seed: recovered.epoch,
         };
-        let store_config = StoreConfig::new(CoreId(0), 1, dirs, recovered.epoch, 64 << 20);
+        let store_config = StoreConfig::new(CoreId(0), 1, dirs, recovered.epoch, 1, 64 << 20);
         let store = Store::new(store_config, recovered.cores.remove(0));
         let mut broker = Broker {
             shard: Shard::new(CoreId(0), Arc::new(config), image.clone(), store, now),

@@ -16,8 +16,11 @@ fn entry(kind: EntryKind, offset: i64) -> Entry {
     }
 }
 
+/// What is drawn at random for a start.
+const SALT: u64 = 0x5a17;
+
 fn journal() -> Journal {
-    let mut journal = Journal::new(Path::new("/d"), 4, CoreId(1), 64 << 10, 3);
+    let mut journal = Journal::new(Path::new("/d"), 4, CoreId(1), SALT, 64 << 10, 3);
     assert_eq!(
         journal.poll_need(false),
         JournalNeed::File {
@@ -48,7 +51,7 @@ fn a_write_reads_back_with_every_field() {
     let mut journal = journal();
     let sealed = write(&mut journal, b"payload", true);
     assert_eq!(sealed.bytes.len(), BLOCK_BYTES);
-    let header = decode_write(&sealed.bytes).expect("whole");
+    let header = decode_write(&sealed.bytes, SALT).expect("whole");
     assert_eq!(
         (header.epoch, header.core, header.sequence),
         (4, CoreId(1), 1)
@@ -77,11 +80,28 @@ fn a_write_with_any_changed_byte_is_not_taken() {
         // Padding between entries is nobody's.
         let padding = WRITE_HEADER_BYTES + ENTRY_HEADER_BYTES + 300..used;
         if !padding.contains(&at) {
-            assert!(decode_write(&bytes).is_none(), "byte {at}");
+            assert!(decode_write(&bytes, SALT).is_none(), "byte {at}");
         }
     }
-    assert!(decode_write(&sealed.bytes[..2048 + 17]).is_some());
-    assert!(decode_write(&sealed.bytes[..100]).is_none());
+    assert!(decode_write(&sealed.bytes[..2048 + 17], SALT).is_some());
+    assert!(decode_write(&sealed.bytes[..100], SALT).is_none());
+}
+
+/// A producer who knows everything but the salt cannot put a write into a batch.
+#[test]
+fn a_write_under_another_salt_is_none() {
+    let mut journal = journal();
+    let sealed = write(&mut journal, b"payload", true);
+    assert!(decode_write(&sealed.bytes, SALT + 1).is_none());
+    let head = journal.file_head();
+    assert_eq!(decode_file_head(&head, 4, CoreId(1)), Some(SALT));
+    assert_eq!(decode_file_head(&head, 5, CoreId(1)), None);
+    assert_eq!(decode_file_head(&head, 4, CoreId(0)), None);
+    for at in 0..40 {
+        let mut harmed = head.to_vec();
+        harmed[at] ^= 1;
+        assert_eq!(decode_file_head(&harmed, 4, CoreId(1)), None, "byte {at}");
+    }
 }
 
 /// Rule 1: writes form a chain and state what was durable when they were sealed.
@@ -92,8 +112,8 @@ fn writes_are_chained() {
     let (_, out) = journal.poll_write(1).expect("a file is there");
     journal.on_write_done(out.token, &Ok(()));
     let second = write(&mut journal, b"b", true);
-    let first = decode_write(&first.bytes).expect("whole");
-    let second = decode_write(&second.bytes).expect("whole");
+    let first = decode_write(&first.bytes, SALT).expect("whole");
+    let second = decode_write(&second.bytes, SALT).expect("whole");
     assert_eq!(second.sequence, first.sequence + 1);
     assert_eq!(second.previous_checksum, first.checksum);
     assert_eq!((first.durable_sequence, second.durable_sequence), (0, 1));
@@ -110,12 +130,12 @@ fn marks_are_a_contiguous_prefix() {
     let (_, a) = journal.poll_write(1).expect("the first");
     let (_, b) = journal.poll_write(2).expect("the second");
     assert!(journal.poll_write(3).is_none());
-    assert_eq!((a.position, b.position), (0, BLOCK_BYTES as u64));
+    assert_eq!((a.position, b.position), (4096, 2 * 4096));
     assert_eq!(journal.on_write_done(2, &Ok(())).durable, 0);
     assert!(journal.poll_write(3).is_none());
     assert_eq!(journal.on_write_done(1, &Ok(())).durable, 2);
     let (_, c) = journal.poll_write(3).expect("room again");
-    assert_eq!(c.position, 2 * BLOCK_BYTES as u64);
+    assert_eq!(c.position, 3 * 4096);
 }
 
 /// A failed write is never passed: nothing behind it becomes durable.
@@ -180,7 +200,7 @@ fn files_are_recycled_only_below_the_checkpoint() {
     // The freed file is written again from its beginning.
     write(&mut journal, &payload, true);
     let (_, again) = journal.poll_write(token).expect("a recycled file");
-    assert_eq!((again.position, again.file.id), (0, 0));
+    assert_eq!((again.position, again.file.id), (4096, 0));
 }
 
 #[test]
@@ -193,7 +213,7 @@ fn a_batch_larger_than_a_file_gets_its_own() {
     };
     assert!(capacity_bytes > 100 << 10);
     journal.on_file_made(id, capacity_bytes);
-    assert_eq!(journal.poll_write(1).expect("it fits").1.position, 0);
+    assert_eq!(journal.poll_write(1).expect("it fits").1.position, 4096);
 }
 
 #[test]

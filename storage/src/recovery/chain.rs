@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::CheckpointHead;
 use crate::disk::Disk;
-use crate::journal::{WriteHeader, decode_write};
+use crate::journal::{FILE_HEAD_BYTES, WriteHeader, decode_file_head, decode_write, peek_write};
 use crate::segment::BLOCK;
 use crate::tasks::read_file;
 use crate::types::CoreId;
@@ -44,11 +44,20 @@ pub(super) async fn read<D: Disk>(
         let bytes = read_file(disk, path, JOURNAL_BYTES_MAX)
             .await
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let Some(salt) = decode_file_head(&bytes, epoch, core) else {
+            // The first block is flushed before anything is written behind it: a file without one was
+            // never in use, or is damaged.
+            let mut blocks = bytes.chunks(BLOCK as usize);
+            if blocks.any(|block| peek_write(block).is_some()) {
+                return Err(format!("the first block of {} is damaged", path.display()));
+            }
+            continue;
+        };
         // Every write begins on a block. After a torn one the next may still be whole: it is looked
         // for, to tell a torn end from a hole.
-        let mut at = 0;
+        let mut at = FILE_HEAD_BYTES as usize;
         while at < bytes.len() {
-            match decode_write(&bytes[at..]) {
+            match decode_write(&bytes[at..], salt) {
                 Some(write) if write.epoch == epoch && write.core == core => {
                     let total = write.total_bytes as usize;
                     if write.sequence >= from {

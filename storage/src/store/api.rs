@@ -53,6 +53,8 @@ pub struct StoreConfig {
     pub dirty_bytes_max: u64,
     /// How many bytes that are safe in segments stay in memory for the newest consumers.
     pub clean_bytes_max: u64,
+    /// A random number that no client can know, different on every start: see `journal`.
+    pub journal_salt: u64,
     /// Size of a journal file.
     pub journal_file_bytes: u64,
     /// How many journal files a core may have in one log directory.
@@ -86,6 +88,7 @@ impl StoreConfig {
         cores: u16,
         dirs: Vec<PathBuf>,
         epoch: u64,
+        journal_salt: u64,
         memory_bytes: u64,
     ) -> StoreConfig {
         // What a crash leaves in the journal comes back as dirty memory, so all journal files
@@ -102,6 +105,7 @@ impl StoreConfig {
             epoch,
             dirty_bytes_max,
             clean_bytes_max: memory_bytes / 4,
+            journal_salt,
             journal_file_bytes,
             journal_files_max,
             straight_bytes_min: STRAIGHT_BYTES_MIN,

@@ -330,10 +330,12 @@ impl Store {
             self.dirs[dir].journal.poll_need(must_grow)
         {
             let path = self.dirs[dir].journal.file_path(id);
+            let head = self.dirs[dir].journal.file_head().freeze();
             self.spawn(Job::MakeJournal {
                 dir,
                 id,
                 path,
+                head,
                 capacity_bytes,
             });
         }

@@ -34,6 +34,7 @@ impl Store {
                     path,
                     config.epoch,
                     config.core,
+                    config.journal_salt,
                     config.journal_file_bytes,
                     config.journal_files_max,
                 ),

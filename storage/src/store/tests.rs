@@ -79,6 +79,7 @@ impl Bench {
             1,
             vec![PathBuf::from(DIR)],
             recovered.epoch,
+            0x5a17,
             4 << 20,
         );
         config.journal_file_bytes = 256 << 10;
@@ -242,8 +243,9 @@ fn a_hole_in_the_journal_takes_the_directory_offline() {
     let Bench { disk, stores, .. } = bench;
     let path = Path::new(DIR).join(".millrace/journal/0000000000000001-0000-00000000.jnl");
     drop(stores);
-    // The creation is the first write; the appends are blocks 1 to 4. Harm the second append.
-    disk.rot(&path, 2 * 4096 + 200);
+    // The creation is the first write, behind the file's head; the appends are blocks 2 to 5. Harm the
+    // second append.
+    disk.rot(&path, 3 * 4096 + 200);
     let recovered = recover(&disk);
     assert_eq!(recovered.offline.len(), 1, "{recovered:?}");
     assert!(
@@ -266,10 +268,26 @@ fn a_torn_end_is_cut() {
     let disk = bench.disk.clone();
     drop(bench);
     let path = Path::new(DIR).join(".millrace/journal/0000000000000001-0000-00000000.jnl");
-    disk.rot(&path, 2 * 4096 + 200);
+    disk.rot(&path, 3 * 4096 + 200);
     let mut bench = Bench::on(disk);
     let log = bench.find(1);
     assert_eq!(bench.read_all(log), stamped(batch_of(b"a", 1), 0));
+}
+
+/// Rule 1: a journal whose first block rotted says so; its writes are not passed over.
+#[test]
+fn a_journal_without_its_head_takes_the_directory_offline() {
+    let mut bench = Bench::new();
+    let log = bench.create("t", 1, LogConfig::default());
+    bench.append(log, &batch_of(b"a", 1)).expect("admitted");
+    bench.run();
+    let disk = bench.disk.clone();
+    drop(bench);
+    let path = Path::new(DIR).join(".millrace/journal/0000000000000001-0000-00000000.jnl");
+    disk.rot(&path, 17);
+    let recovered = recover(&disk);
+    assert_eq!(recovered.offline.len(), 1, "{recovered:?}");
+    assert!(recovered.offline[0].1.contains("is damaged"));
 }
 
 /// Rule 2: a settled tail block is rewritten only after its head is in the journal, so that a crash in

@@ -120,6 +120,8 @@ pub struct World {
     /// What the monotonic clock of this start shows less than `time_us`.
     clock_lag_us: u64,
     starts: u64,
+    /// Drawn for each start, as the broker does.
+    salt: u64,
     discarded: bool,
     steps: u64,
     /// Mixes what happened, to tell whether two runs were the same.
@@ -147,6 +149,7 @@ impl World {
             time_us: 1_000_000,
             clock_lag_us: 0,
             starts: 0,
+            salt: 0,
             discarded: false,
             steps: 0,
             trace: 0,
@@ -185,6 +188,7 @@ impl World {
     pub fn start(&mut self, cores: u16, polls: u64) -> Result<Option<Started>, String> {
         assert!(self.cores.is_empty(), "a broker starts once");
         self.starts += 1;
+        self.salt = self.rng.next_u64();
         self.clock_lag_us = self.rng.below(self.time_us);
         self.discarded = false;
         let mut left = polls;
@@ -280,7 +284,14 @@ impl World {
             retention_check_ms: 2000,
             cleaner_backoff_ms: 1500,
             cleaner_memory_bytes: 1 << 20,
-            ..StoreConfig::new(core, cores, self.dirs.clone(), epoch, MEMORY_BYTES as u64)
+            ..StoreConfig::new(
+                core,
+                cores,
+                self.dirs.clone(),
+                epoch,
+                self.salt,
+                MEMORY_BYTES as u64,
+            )
         }
     }
 
