@@ -121,7 +121,7 @@ fn a_power_cut_in_a_straight_write_takes_nothing_acknowledged() {
             let now = bench.now;
             bench.store().end_turn(now);
             bench.executor.take_actions(0, &mut bench.stores[0]);
-            for _ in 0..seed % 7 {
+            for _ in 0..seed % 45 {
                 bench.executor.step(now, &mut bench.rng, &mut bench.stores);
             }
         }
