@@ -204,7 +204,7 @@ impl Store {
         let dir = &mut self.dirs[partition.dir];
         let mut buf = match dir.straight_arena.take() {
             Some(rest) if rest.len() >= needed => rest,
-            _ => AlignedBuf::zeroed(needed.max(ARENA_BYTES)),
+            _ => AlignedBuf::scratch(needed.max(ARENA_BYTES)),
         };
         for recent in &partition.dirty {
             let start = recent.position.max(from);
