@@ -102,7 +102,7 @@ pub(crate) struct PartitionLog {
     pub streams: bool,
     /// What goes there with the journal's open write.
     pub straight: Option<Box<OpenStraight>>,
-    /// Straight writes that are sealed and not flushed.
+    /// Straight writes that are no longer gathered and not flushed.
     pub straights_under_way: usize,
     /// Whether space is being allocated ahead.
     pub allocating: bool,

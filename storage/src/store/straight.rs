@@ -296,6 +296,9 @@ impl Store {
         } else {
             buf.freeze()
         };
+        let partition = self.log_mut(log).expect("just seen");
+        // From here on, not from when it is sealed: nobody else may write to the file in between.
+        partition.straights_under_way += 1;
         self.counters.straight_writes += 1;
         self.counters.straight_bytes += whole as u64;
         self.counters.write_back_bytes_copied += (used - whole) as u64;
@@ -354,7 +357,6 @@ impl Store {
     ) -> (SealedStraight, Companion) {
         let partition = self.log_mut(part.log).expect("it is deleted later");
         partition.dirty.extend(part.batches(sequence));
-        partition.straights_under_way += 1;
         let index = partition
             .segment_at(part.segment_base)
             .expect("it is dropped later");

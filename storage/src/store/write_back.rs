@@ -396,7 +396,9 @@ impl Store {
         let Some(index) = partition.segment_at(base) else {
             return;
         };
-        partition.segments[index].written = written;
+        let segment = &mut partition.segments[index];
+        assert!(segment.written <= written, "a segment shrinks");
+        segment.written = written;
         let mut moved = 0;
         while let Some(recent) = partition.dirty.front() {
             if recent.segment_base != base || recent.position_end() > written {
