@@ -37,6 +37,10 @@ enum Attempt {
     NoRoom(Accepted),
 }
 
+fn offline() -> AppendResult {
+    AppendResult::refused(ErrorCode::KafkaStorageError, "the log directory is offline")
+}
+
 impl Shard {
     /// Appends batches; with acks=0 the answer comes as soon as they are appended.
     pub(crate) fn serve_append(
@@ -88,6 +92,11 @@ impl Shard {
                 return;
             };
             if !partition.created {
+                let log = partition.log;
+                if self.store.is_offline(log) {
+                    // Its creation never becomes durable.
+                    self.fail_appends(now, name, ErrorCode::KafkaStorageError);
+                }
                 return;
             }
             let Some(mut queued) = partition.queue.pop_front() else {
@@ -183,6 +192,10 @@ impl Shard {
             return Attempt::Refused(AppendResult::error(self.absence(name)));
         };
         let log = partition.log;
+        if self.store.is_offline(log) {
+            // Also for a duplicate: what it repeats may never become durable.
+            return Attempt::Refused(offline());
+        }
         let walked = match walk {
             WalkState::Walked(walked) => *walked,
             WalkState::NotWalked | WalkState::Walking => {
@@ -257,10 +270,7 @@ impl Shard {
                 ErrorCode::KafkaStorageError,
                 "the log directory is full",
             )),
-            Err(AppendError::Offline) => Attempt::Refused(AppendResult::refused(
-                ErrorCode::KafkaStorageError,
-                "the log directory is offline",
-            )),
+            Err(AppendError::Offline) => Attempt::Refused(offline()),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use net::kafka::error::ErrorCode;
 use storage::batch::Compression;
 use storage::builder::BatchBuilder;
 use storage::store::{AppendError, AppendStamp, LogConfig, LogId, PartitionKey};
@@ -147,7 +148,7 @@ impl Shard {
                     error @ (AppendError::DiskFull | AppendError::Offline | AppendError::Malformed),
                 ) => {
                     tracing::error!(%error, "the metadata log takes no change");
-                    let reply = command.refusal(net::kafka::error::ErrorCode::KafkaStorageError);
+                    let reply = command.refusal(ErrorCode::KafkaStorageError);
                     self.answer(now, origin, Answer::Metadata(Box::new(reply)));
                 }
             }
@@ -181,6 +182,29 @@ impl Shard {
             }
             self.apply_metadata(now, version, &records);
         }
+    }
+
+    /// If the metadata log is in a log directory that went offline: what it has not made durable never will
+    /// be, as far as anybody can tell before the next start.
+    pub(crate) fn on_metadata_dir_offline(&mut self, now: Now) {
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        if !self.store.is_offline(controller.log) {
+            return;
+        }
+        // Appends are refused from now on, so waiting commands get their answer.
+        controller.open = true;
+        let (told, lost): (VecDeque<Change>, VecDeque<Change>) =
+            std::mem::take(&mut controller.changes)
+                .into_iter()
+                .partition(|change| change.told);
+        controller.changes = told;
+        for (origin, reply) in lost.into_iter().flat_map(|change| change.replies) {
+            let reply = reply.refused(ErrorCode::KafkaStorageError);
+            self.answer(now, origin, Answer::Metadata(Box::new(reply)));
+        }
+        self.decide_metadata(now);
     }
 
     /// A core has applied a change: with the last one, who asked for it is answered.

@@ -447,7 +447,9 @@ impl Shard {
         for name in lost {
             self.fail_appends(now, name, ErrorCode::KafkaStorageError);
             self.on_internal_lost(now, name);
+            self.give_up_creation(now, name);
         }
+        self.on_metadata_dir_offline(now);
     }
 
     fn begin_shutdown(&mut self, now: Now) {

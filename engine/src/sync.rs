@@ -135,8 +135,12 @@ impl Shard {
                         topic: name.to_string(),
                         partition: place.partition,
                     };
-                    fresh.push(place);
-                    self.store.create_partition(now, key, config.log.clone())
+                    let log = self.store.create_partition(now, key, config.log.clone());
+                    // Nobody waits for what an offline directory can never make durable.
+                    if !self.store.is_offline(log) {
+                        fresh.push(place);
+                    }
+                    log
                 }
             };
             let created = found.is_some();
@@ -166,6 +170,14 @@ impl Shard {
         self.tell_applied(now);
         self.on_partition_opened(now, name, true);
         self.pump_appends(now, name);
+    }
+
+    /// The directory of a partition is offline: if it was being created, nobody waits for that any more.
+    pub(crate) fn give_up_creation(&mut self, now: Now, name: PartitionRef) {
+        for version in &mut self.sync.open {
+            version.missing.remove(&name);
+        }
+        self.tell_applied(now);
     }
 
     fn tell_applied(&mut self, now: Now) {

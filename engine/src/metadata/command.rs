@@ -130,6 +130,51 @@ pub enum MetadataReply {
     Failed(ErrorCode),
 }
 
+impl MetadataReply {
+    /// The answer when what was decided could not be made durable: what would have been done is refused.
+    pub fn refused(self, error: ErrorCode) -> MetadataReply {
+        fn all<T>(results: Vec<Result<T, Refusal>>, error: ErrorCode) -> Vec<Result<T, Refusal>> {
+            results
+                .into_iter()
+                .map(|result| result.and_then(|_| Err(Refusal::plain(error))))
+                .collect()
+        }
+        match self {
+            MetadataReply::Created(results) => MetadataReply::Created(
+                results
+                    .into_iter()
+                    .map(|created| CreatedTopic {
+                        result: created.result.and_then(|_| Err(Refusal::plain(error))),
+                        ..created
+                    })
+                    .collect(),
+            ),
+            MetadataReply::Ensured(results) => MetadataReply::Ensured(all(results, error)),
+            MetadataReply::Deleted(results) => MetadataReply::Deleted(
+                results
+                    .into_iter()
+                    .map(|deleted| DeletedTopic {
+                        result: deleted.result.and_then(|()| Err(Refusal::plain(error))),
+                        ..deleted
+                    })
+                    .collect(),
+            ),
+            MetadataReply::PartitionsCreated(results) => MetadataReply::PartitionsCreated(
+                results
+                    .into_iter()
+                    .map(|(name, result)| (name, result.and_then(|()| Err(Refusal::plain(error)))))
+                    .collect(),
+            ),
+            MetadataReply::ConfigsAltered(results) => {
+                MetadataReply::ConfigsAltered(all(results, error))
+            }
+            MetadataReply::Started { .. }
+            | MetadataReply::ProducerIds { .. }
+            | MetadataReply::Failed(_) => MetadataReply::Failed(error),
+        }
+    }
+}
+
 impl MetadataCommand {
     /// The answer that refuses all of the command.
     pub fn refusal(&self, error: ErrorCode) -> MetadataReply {

@@ -17,7 +17,7 @@ use net::kafka::metadata::{MetadataRequest, MetadataRequestTopic, MetadataRespon
 use storage::types::TopicId;
 
 use super::actor::Actor;
-use super::client::{Answer, Client, Context, between, pick};
+use super::client::{Answer, Client, Context, STORAGE_ERROR, between, pick};
 use super::model::{Kind, Life, Partition, Topic, TopicRef, ensure};
 
 /// How many names topics have.
@@ -38,6 +38,18 @@ pub enum Change {
     Configure(TopicRef),
     /// What is there.
     Look(TopicRef),
+}
+
+impl Change {
+    fn topic(self) -> TopicRef {
+        match self {
+            Change::Create(topic)
+            | Change::Delete(topic)
+            | Change::Widen(topic, _)
+            | Change::Configure(topic)
+            | Change::Look(topic) => topic,
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -62,6 +74,10 @@ fn settings(kind: Kind, roll_ms: i64) -> Vec<(&'static str, String)> {
     if kind.append_time {
         settings.push(("message.timestamp.type", "LogAppendTime".to_owned()));
     }
+    if kind.lazy {
+        settings.push(("flush.messages", "1000".to_owned()));
+        settings.push(("flush.ms", "20".to_owned()));
+    }
     if kind.retention {
         settings.push(("retention.bytes", "30000".to_owned()));
         settings.push(("retention.ms", "20000".to_owned()));
@@ -73,7 +89,7 @@ fn settings(kind: Kind, roll_ms: i64) -> Vec<(&'static str, String)> {
 
 impl Admin {
     fn create(&mut self, cx: &mut Context<'_>, name: &str) -> Result<(), String> {
-        let kind = match cx.rng.below(8) {
+        let kind = match cx.rng.below(10) {
             0 | 1 => Kind {
                 retention: true,
                 ..Kind::default()
@@ -84,6 +100,10 @@ impl Admin {
             },
             3 => Kind {
                 compact: true,
+                ..Kind::default()
+            },
+            4 | 5 => Kind {
+                lazy: true,
                 ..Kind::default()
             },
             _ => Kind::default(),
@@ -213,7 +233,35 @@ impl Admin {
         )
     }
 
+    /// Whether a change was refused for want of a disk.
+    fn is_refused(&self, answer: &Answer<Change>) -> Result<bool, String> {
+        let error = match answer.asked.what {
+            Change::Create(_) => {
+                let response = answer.body(CreateTopicsResponse::decode)?;
+                response.topics.first().map(|result| result.error_code)
+            }
+            Change::Delete(_) => {
+                let response = answer.body(DeleteTopicsResponse::decode)?;
+                response.responses.first().map(|result| result.error_code)
+            }
+            Change::Widen(..) => {
+                let response = answer.body(CreatePartitionsResponse::decode)?;
+                response.results.first().map(|result| result.error_code)
+            }
+            Change::Configure(_) => {
+                let response = answer.body(IncrementalAlterConfigsResponse::decode)?;
+                response.responses.first().map(|result| result.error_code)
+            }
+            Change::Look(_) => None,
+        };
+        Ok(error == Some(STORAGE_ERROR))
+    }
+
     fn on_answer(&mut self, cx: &mut Context<'_>, answer: &Answer<Change>) -> Result<(), String> {
+        if cx.world.is_troubled() && self.is_refused(answer)? {
+            self.doubts.push(answer.asked.what.topic());
+            return Ok(());
+        }
         let told = |name: &str, what: &str, error: i16| {
             if error == 0 {
                 Ok(())
@@ -303,8 +351,14 @@ impl Actor for Admin {
         if self.client.open_count() > 0 {
             return Ok(());
         }
-        if let Some(topic) = self.doubts.pop() {
-            return self.look(cx, topic);
+        if !self.doubts.is_empty() {
+            // What a broken disk kept of a change shows after the next start.
+            if cx.world.is_broken() {
+                return Ok(());
+            }
+            if let Some(topic) = self.doubts.pop() {
+                return self.look(cx, topic);
+            }
         }
         let live = cx.model.live();
         let name = format!("t{}", cx.rng.below(NAMES));
@@ -329,13 +383,7 @@ impl Actor for Admin {
             self.on_answer(cx, &answer)?;
         }
         for asked in self.client.lost(cx).into_iter().flatten() {
-            match asked.what {
-                Change::Create(topic)
-                | Change::Delete(topic)
-                | Change::Widen(topic, _)
-                | Change::Configure(topic)
-                | Change::Look(topic) => self.doubts.push(topic),
-            }
+            self.doubts.push(asked.what.topic());
         }
         Ok(())
     }

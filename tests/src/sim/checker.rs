@@ -11,6 +11,8 @@ use net::wire::Records;
 use super::client::{Answer, Client, Context};
 use super::model::{ReadHead, TopicRef, ensure};
 
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+
 /// Steps in which an answer must come.
 const STEPS_MAX: u64 = 200_000;
 
@@ -35,19 +37,20 @@ impl Checker {
         ))
     }
 
-    fn earliest(
+    fn bound(
         &mut self,
         cx: &mut Context<'_>,
         topic: TopicRef,
         partition: i32,
-    ) -> Result<i64, String> {
+        timestamp: i64,
+    ) -> Result<Option<i64>, String> {
         let request = ListOffsetsRequest {
             replica_id: -1,
             topics: vec![ListOffsetsTopic {
                 name: cx.model.topics[topic].name.clone().into(),
                 partitions: vec![ListOffsetsPartition {
                     partition_index: partition,
-                    timestamp: -2,
+                    timestamp,
                     ..Default::default()
                 }],
             }],
@@ -63,13 +66,38 @@ impl Checker {
             .first()
             .and_then(|topic| topic.partitions.first())
             .ok_or("a ListOffsets without a result")?;
+        if result.error_code == UNKNOWN_TOPIC_OR_PARTITION
+            || cx.may_refuse(topic, partition, result.error_code)
+        {
+            return Ok(None);
+        }
         ensure!(
             result.error_code == 0,
             "ListOffsets of {}-{partition} was answered with error {}",
             cx.model.topics[topic].name,
             result.error_code
         );
-        Ok(result.offset)
+        Ok(Some(result.offset))
+    }
+
+    /// Asks where a partition's log ends; `None` where there is no such topic, or no disk to tell it.
+    pub fn latest(
+        &mut self,
+        cx: &mut Context<'_>,
+        topic: TopicRef,
+        partition: i32,
+    ) -> Result<Option<i64>, String> {
+        self.bound(cx, topic, partition, -1)
+    }
+
+    fn earliest(
+        &mut self,
+        cx: &mut Context<'_>,
+        topic: TopicRef,
+        partition: i32,
+    ) -> Result<i64, String> {
+        self.bound(cx, topic, partition, -2)?
+            .ok_or_else(|| format!("{} is gone", cx.model.topics[topic].name))
     }
 
     /// Reads a partition from its start to its high watermark, and checks that nothing is missing.

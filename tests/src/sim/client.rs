@@ -8,8 +8,11 @@ use net::kafka::{ApiKey, RequestHeader, ResponseHeader};
 use net::wire::{Reader, Writer};
 use storage::sim_disk::SimRng;
 
-use super::model::Model;
+use super::model::{BatchId, Fate, Model, TopicRef};
 use super::world::World;
+
+/// KAFKA_STORAGE_ERROR.
+pub const STORAGE_ERROR: i16 = 56;
 
 /// What an actor may touch while it has its turn.
 pub struct Context<'a> {
@@ -19,6 +22,38 @@ pub struct Context<'a> {
     pub model: &'a mut Model,
     /// Decides what is asked.
     pub rng: &'a mut SimRng,
+}
+
+impl Context<'_> {
+    /// Whether the state of the disk lets the broker refuse this partition with this error.
+    pub fn may_refuse(&self, topic: TopicRef, partition: i32, error: i16) -> bool {
+        error == STORAGE_ERROR
+            && self
+                .world
+                .may_refuse(&self.model.topics[topic].name, partition)
+    }
+
+    /// A batch was acknowledged at `base`, now.
+    pub fn acknowledge(
+        &mut self,
+        topic: TopicRef,
+        partition: i32,
+        batch: BatchId,
+        base: i64,
+    ) -> Result<(), String> {
+        let now_us = self.world.time_us();
+        self.model
+            .acknowledge(topic, partition, batch, base, now_us)
+    }
+
+    /// As [`Context::may_refuse`], for a batch. A full disk took nothing of it; a broken one may have.
+    pub fn refused(&mut self, topic: TopicRef, partition: i32, batch: BatchId, error: i16) -> bool {
+        let refused = self.may_refuse(topic, partition, error);
+        if refused && !self.world.is_broken() {
+            self.model.batches[batch].fate = Fate::Refused;
+        }
+        refused
+    }
 }
 
 /// Chooses an element.

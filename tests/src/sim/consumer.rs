@@ -220,6 +220,9 @@ impl Consumer {
                 let mut head = asked.what.heads[&name];
                 if part.error_code != 0 {
                     failed = true;
+                    if cx.may_refuse(name.0, name.1, part.error_code) {
+                        continue;
+                    }
                     self.on_error(cx, name, &head, part.error_code)?;
                     continue;
                 }
@@ -280,8 +283,10 @@ impl Consumer {
         let Some(state) = cx.model.partition(topic, partition) else {
             return Err("a partition that nobody knows".to_owned());
         };
-        // Only a log start that moved makes an offset wrong that was right.
-        let may_be_out = kind.retention || head.from < state.start_ceiling;
+        // Only a log start that moved makes an offset wrong that was right, or a power cut on a lazy topic.
+        let may_be_out = kind.retention
+            || head.from < state.start_ceiling
+            || (kind.lazy && head.from > head.end_floor);
         if error == 1 && may_be_out {
             let end = state.end_floor;
             if self.session_version.is_some() {

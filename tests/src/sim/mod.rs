@@ -10,9 +10,12 @@ mod actor;
 mod admin;
 mod checker;
 mod client;
+mod commits;
 mod committer;
 mod consumer;
+mod members;
 mod model;
+mod pipeline;
 mod prober;
 mod producer;
 mod world;
@@ -26,10 +29,12 @@ use storage::sim_disk::SimRng;
 use actor::Actor;
 use admin::Admin;
 use checker::Checker;
-use client::{Context, between};
+use client::{Context, between, pick};
 use committer::Committer;
 use consumer::Consumer;
+use members::Members;
 use model::{Life, Model, ensure};
+use pipeline::Pipeline;
 use prober::Prober;
 use producer::{Idempotent, Plain};
 use world::{End, World};
@@ -38,7 +43,8 @@ use world::{End, World};
 const SETTINGS: &str = "\
 offsets.topic.num.partitions=3
 offsets.topic.replication.factor=1
-group.initial.rebalance.delay.ms=50
+group.initial.rebalance.delay.ms=3
+group.min.session.timeout.ms=10
 num.partitions=2
 ";
 
@@ -90,7 +96,8 @@ pub fn run_traced(seed: u64, steps: u32) -> Result<u64, String> {
         let start = simulation.starts;
         outcome.map(|()| simulation.world.trace()).map_err(|why| {
             let topics = simulation.model.summary();
-            format!("at {at} us, in start {start}: {why}; topics: {topics}")
+            let trouble = simulation.world.describe_trouble();
+            format!("at {at} us, in start {start}, with {trouble}: {why}; topics: {topics}")
         })
     });
     SEED.set(None);
@@ -103,12 +110,16 @@ struct Simulation {
     model: Model,
     actors: Vec<Box<dyn Actor>>,
     starts: u32,
+    /// At which step what is wrong with the disk ends.
+    fault_ends: Option<u64>,
+    /// The broker has started.
+    serving: bool,
 }
 
 impl Simulation {
     fn new(seed: u64) -> Result<Simulation, String> {
         let mut rng = SimRng::new(seed);
-        let dirs = between(&mut rng, 1, 2) as usize;
+        let dirs = between(&mut rng, 1, 3) as usize;
         let world = World::new(rng.next_u64(), dirs, SETTINGS)?;
         let session_version = between(&mut rng, 7, 18) as i16;
         let actors: Vec<Box<dyn Actor>> = vec![
@@ -123,6 +134,9 @@ impl Simulation {
             Box::new(Prober::default()),
             Box::new(Committer::new("g0".to_owned())),
             Box::new(Committer::new("g1".to_owned())),
+            Box::new(Members::new("g2".to_owned(), 3)),
+            Box::new(Members::new("g3".to_owned(), 2)),
+            Box::new(Pipeline::default()),
         ];
         Ok(Simulation {
             rng,
@@ -130,6 +144,8 @@ impl Simulation {
             model: Model::default(),
             actors,
             starts: 0,
+            fault_ends: None,
+            serving: false,
         })
     }
 
@@ -137,16 +153,26 @@ impl Simulation {
         self.start(false)?;
         // A third of the runs crash often.
         let crash_one_in = if self.rng.one_in(3) { 1_500 } else { 6_000 };
-        for _ in 0..steps {
+        let faults = self.rng.one_in(2);
+        for step in 0..steps {
+            if faults {
+                self.meddle(step)?;
+            }
             if self.rng.one_in(8) {
                 self.act()?;
             }
             self.world.step()?;
             self.poll()?;
             if self.rng.one_in(crash_one_in) {
-                self.crash()?;
+                let mended = self.rng.one_in(2);
+                self.crash(mended)?;
             }
         }
+        if self.world.is_broken() {
+            self.settle()?;
+            self.crash(true)?;
+        }
+        self.mend();
         self.settle()?;
         self.check_whole()?;
         self.check_rest()?;
@@ -173,9 +199,51 @@ impl Simulation {
         Ok(())
     }
 
+    /// Breaks a log directory or fills the disk, and ends that again after a while.
+    fn meddle(&mut self, step: u64) -> Result<(), String> {
+        if !self.world.is_troubled() {
+            self.fault_ends = None;
+            if !self.rng.one_in(3_000) {
+                return Ok(());
+            }
+            self.fault_ends = Some(step + self.rng.below(2_500));
+            if self.rng.one_in(2) {
+                let left_bytes = self.rng.below(600 << 10);
+                self.world.fill_disk(left_bytes);
+            } else {
+                self.note_flushed();
+                let dir = self.rng.below(self.world.dir_count() as u64) as usize;
+                let parts = ["", "", "t", ".millrace/journal", ".millrace/checkpoint"];
+                let part = pick(&mut self.rng, &parts);
+                self.world.break_dir(dir, part);
+            }
+        } else if self.fault_ends.is_some_and(|ends| ends <= step) {
+            if self.world.is_broken() {
+                // Whatever became of the directory, everybody is answered.
+                if self.rng.one_in(3) {
+                    self.settle()?;
+                }
+                // Only a start takes a directory back; one that is still broken is left out by it.
+                let mended = self.rng.one_in(2);
+                self.crash(mended)?;
+                if !mended {
+                    self.fault_ends = Some(step + self.rng.below(1_500));
+                    return Ok(());
+                }
+            }
+            self.mend();
+        }
+        Ok(())
+    }
+
+    fn mend(&mut self) {
+        self.fault_ends = None;
+        self.world.mend_disk();
+    }
+
     /// Starts the broker, perhaps with crashes on the way. `after_stop`: nothing may be replayed.
     fn start(&mut self, after_stop: bool) -> Result<(), String> {
-        let mut unclean = !after_stop && self.starts > 0;
+        let mut unclean = (!after_stop && self.starts > 0) || self.world.take_kept_old();
         loop {
             self.starts += 1;
             let cores = between(&mut self.rng, 1, 3) as u16;
@@ -184,9 +252,19 @@ impl Simulation {
             } else {
                 u64::MAX
             };
-            match self.world.start(cores, polls)? {
+            let started = match self.world.start(cores, polls) {
+                Err(_) if self.world.is_troubled() => {
+                    // It says why and ends, and whoever runs it sees to the disk.
+                    self.end(End::Kill);
+                    self.mend();
+                    unclean = true;
+                    continue;
+                }
+                started => started?,
+            };
+            match started {
                 None => {
-                    self.world.crash(End::Power);
+                    self.end(End::Power);
                     unclean = true;
                 }
                 Some(started) => {
@@ -202,25 +280,77 @@ impl Simulation {
                         started.dirty_bytes,
                         started.unclean
                     );
-                    return Ok(());
+                    return self.settle_cuts();
                 }
             }
         }
     }
 
+    /// What lazy topics have flushed by now; a broken directory flushes no more.
+    fn note_flushed(&mut self) {
+        let world = &self.world;
+        self.model
+            .note_flushed(world.time_us(), |topic, partition| {
+                is_sound(world, topic, partition)
+            });
+    }
+
+    /// Ends the broker without a word.
+    fn end(&mut self, end: End) {
+        // Nothing is flushed while nothing runs.
+        if std::mem::take(&mut self.serving) {
+            self.note_flushed();
+        }
+        if end == End::Power {
+            self.model.cut_power();
+        }
+        self.world.crash(end);
+    }
+
+    /// After a start: asks what a power cut has left of lazy topics.
+    fn settle_cuts(&mut self) -> Result<(), String> {
+        let mut checker = Checker::default();
+        // Those whose last change is in doubt, too: it is decided now, and they may turn out to be there.
+        for topic in 0..self.model.topics.len() {
+            if self.model.topics[topic].life == Life::Gone {
+                continue;
+            }
+            for partition in 0..self.model.topics[topic].partitions.len() {
+                if !self.model.topics[topic].partitions[partition].cut {
+                    continue;
+                }
+                let mut cx = Self::context(&mut self.world, &mut self.model, &mut self.rng);
+                if let Some(end) = checker.latest(&mut cx, topic, partition as i32)? {
+                    self.model.settle_cut(topic, partition as i32, end)?;
+                }
+            }
+        }
+        let mut cx = Self::context(&mut self.world, &mut self.model, &mut self.rng);
+        checker.end(&mut cx);
+        let world = &self.world;
+        self.model
+            .note_start(|topic, partition| is_sound(world, topic, partition));
+        self.serving = true;
+        Ok(())
+    }
+
     /// Ends the broker in one way or another, and starts it again.
-    fn crash(&mut self) -> Result<(), String> {
+    fn crash(&mut self, mended: bool) -> Result<(), String> {
+        let troubled = self.world.is_troubled();
         let end = match self.rng.below(5) {
             0 => None,
             1 => Some(End::Kill),
             _ => Some(End::Power),
         };
         match end {
-            Some(end) => self.world.crash(end),
+            Some(end) => self.end(end),
             None => self.stop()?,
         }
         self.poll()?;
-        self.start(end.is_none())?;
+        if mended {
+            self.mend();
+        }
+        self.start(end.is_none() && !troubled)?;
         if self.rng.one_in(2) {
             self.check_whole()?;
         }
@@ -244,6 +374,7 @@ impl Simulation {
             self.poll()?;
         }
         self.world.end_stopped();
+        self.serving = false;
         self.poll()?;
         for actor in &mut self.actors {
             actor.expect_stop(false);
@@ -254,11 +385,12 @@ impl Simulation {
     /// Waits until every question is answered and certain.
     fn settle(&mut self) -> Result<(), String> {
         let mut steps = 0;
+        let broken = self.world.is_broken();
         loop {
             let open = self
                 .actors
                 .iter()
-                .position(|actor| !actor.is_quiet() || !actor.is_settled());
+                .position(|actor| !actor.is_quiet() || !(broken || actor.is_settled()));
             let Some(open) = open else {
                 return Ok(());
             };
@@ -269,7 +401,7 @@ impl Simulation {
                 self.actors[open].describe(),
                 self.world.outstanding()
             );
-            if !self.actors[open].is_settled() {
+            if !broken && !self.actors[open].is_settled() {
                 let mut cx = Self::context(&mut self.world, &mut self.model, &mut self.rng);
                 self.actors[open].act(&mut cx)?;
             }
@@ -283,6 +415,10 @@ impl Simulation {
         let mut checker = Checker::default();
         for topic in self.model.live() {
             for partition in 0..self.model.topics[topic].partitions.len() {
+                let name = &self.model.topics[topic].name;
+                if self.world.is_broken() && self.world.may_refuse(name, partition as i32) {
+                    continue;
+                }
                 let mut cx = Self::context(&mut self.world, &mut self.model, &mut self.rng);
                 checker.check(&mut cx, topic, partition as i32)?;
             }
@@ -308,6 +444,11 @@ impl Simulation {
         }
         Ok(())
     }
+}
+
+/// Whether a partition surely lies in a directory that works.
+fn is_sound(world: &World, topic: &str, partition: i32) -> bool {
+    !(world.is_broken() && world.may_refuse(topic, partition))
 }
 
 #[cfg(test)]

@@ -12,6 +12,10 @@ pub type BatchId = usize;
 /// Index of a topic in [`Model::topics`]: one for each life of a name.
 pub type TopicRef = usize;
 
+/// How long after its acknowledgement a batch of a lazy topic is surely flushed: `flush.ms`, and time for the
+/// flush itself.
+const FLUSH_US_MAX: u64 = 400_000;
+
 /// What a topic is like.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kind {
@@ -21,6 +25,8 @@ pub struct Kind {
     pub append_time: bool,
     /// Retention may delete records.
     pub retention: bool,
+    /// `flush.messages` is above 1: acknowledged once written, and flushed within `flush.ms`.
+    pub lazy: bool,
 }
 
 /// How sure it is that a topic is there.
@@ -64,6 +70,10 @@ pub struct Partition {
     pub start_floor: i64,
     /// Nobody asked for the deletion of records at or above this.
     pub start_ceiling: i64,
+    /// On a lazy topic: records below this were flushed.
+    pub flushed_floor: i64,
+    /// On a lazy topic: a power cut may have taken what was not flushed; where the log ends is to be asked.
+    pub cut: bool,
 }
 
 /// Where a batch lies.
@@ -75,6 +85,8 @@ pub struct Place {
     pub offset_end: i64,
     /// The leader epoch that it was found with; -1: not read yet.
     pub leader_epoch: i32,
+    /// When it was acknowledged, in the world's microseconds.
+    pub acked_us: Option<u64>,
 }
 
 /// What became of a batch, as far as its sender knows.
@@ -198,6 +210,7 @@ impl Model {
                     Kind {
                         append_time: true, ..
                     } => ", with append time",
+                    Kind { lazy: true, .. } => ", flushed late",
                     _ => "",
                 };
                 format!("{} ({:?}{kind})", topic.name, topic.life)
@@ -273,11 +286,81 @@ impl Model {
                     batch,
                     offset_end,
                     leader_epoch,
+                    acked_us: None,
                 },
             );
         }
         self.batches[batch].place = Some((topic, base));
         Ok(())
+    }
+
+    /// Lazy topics have flushed by now what was acknowledged a while ago, where `sound` says that their disk is.
+    pub fn note_flushed(&mut self, now_us: u64, sound: impl Fn(&str, i32) -> bool) {
+        for topic in self.topics.iter_mut().filter(|topic| topic.kind.lazy) {
+            for (partition, state) in topic.partitions.iter_mut().enumerate() {
+                if !sound(&topic.name, partition as i32) {
+                    continue;
+                }
+                let flushed = state.places.values().filter(|place| {
+                    place
+                        .acked_us
+                        .is_some_and(|acked_us| acked_us + FLUSH_US_MAX < now_us)
+                });
+                let flushed = flushed.map(|place| place.offset_end).max().unwrap_or(0);
+                state.flushed_floor = state.flushed_floor.max(flushed);
+            }
+        }
+    }
+
+    /// The power fails: what lazy topics had not flushed may be gone.
+    pub fn cut_power(&mut self) {
+        for topic in self.topics.iter_mut().filter(|topic| topic.kind.lazy) {
+            for state in &mut topic.partitions {
+                // A log start is only told when it is flushed, and with it all that was appended before.
+                state.flushed_floor = state.flushed_floor.max(state.start_floor);
+                state.end_floor = state.flushed_floor;
+                state.cut = true;
+            }
+        }
+    }
+
+    /// Takes where the log of a lazy topic ends after a power cut: what is left is a whole prefix, and what
+    /// is not left never comes back.
+    pub fn settle_cut(&mut self, topic: TopicRef, partition: i32, end: i64) -> Result<(), String> {
+        let who = self.describe(topic, partition);
+        let state = &mut self.topics[topic].partitions[partition as usize];
+        ensure!(
+            end >= state.flushed_floor,
+            "{who} ends at {end} after a power cut, and {} was flushed before",
+            state.flushed_floor
+        );
+        state.cut = false;
+        state.end_floor = end;
+        state.flushed_floor = end;
+        let lost = state.places.split_off(&end);
+        if let Some((base, last)) = state.places.iter().next_back() {
+            ensure!(
+                last.offset_end <= end,
+                "{who} ends at {end} after a power cut, within batch {} at {base}",
+                last.batch
+            );
+        }
+        for place in lost.values() {
+            self.batches[place.batch].place = None;
+            self.batches[place.batch].fate = Fate::Refused;
+        }
+        Ok(())
+    }
+
+    /// A start brought everything back that had survived, and made it durable.
+    pub fn note_start(&mut self, sound: impl Fn(&str, i32) -> bool) {
+        for topic in self.topics.iter_mut().filter(|topic| topic.kind.lazy) {
+            for (partition, state) in topic.partitions.iter_mut().enumerate() {
+                if !state.cut && sound(&topic.name, partition as i32) {
+                    state.flushed_floor = state.end_floor;
+                }
+            }
+        }
     }
 
     /// A batch was acknowledged at `base`.
@@ -287,12 +370,16 @@ impl Model {
         partition: i32,
         batch: BatchId,
         base: i64,
+        now_us: u64,
     ) -> Result<(), String> {
         self.place(topic, partition, batch, base, -1)?;
         self.batches[batch].fate = Fate::Acked;
         let end = base + self.batches[batch].records;
         let state = &mut self.topics[topic].partitions[partition as usize];
         state.end_floor = state.end_floor.max(end);
+        if let Some(place) = state.places.get_mut(&base) {
+            place.acked_us.get_or_insert(now_us);
+        }
         Ok(())
     }
 

@@ -9,6 +9,10 @@ use net::kafka::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
 use net::kafka::metadata::{MetadataRequest, MetadataResponse};
+use net::kafka::offset_for_leader_epoch::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
+};
 
 use super::actor::{Actor, gone};
 use super::client::{Answer, Client, Context, between, pick};
@@ -34,6 +38,13 @@ pub enum Probe {
         topic: TopicRef,
         partition: i32,
         before: i64,
+    },
+    /// Where a leader epoch ends.
+    Epoch {
+        topic: TopicRef,
+        partition: i32,
+        epoch: i32,
+        end_floor: i64,
     },
     /// All topics; the lives of each then, with how many partitions each had.
     Topics(Vec<(Life, usize)>),
@@ -118,6 +129,39 @@ impl Prober {
             .ask(cx, ApiKey::DeleteRecords, version, probe, true, write)
     }
 
+    fn ask_epoch(
+        &mut self,
+        cx: &mut Context<'_>,
+        topic: TopicRef,
+        partition: i32,
+    ) -> Result<(), String> {
+        let known = &cx.model.topics[topic];
+        let state = &known.partitions[partition as usize];
+        let newest = state.places.values().map(|place| place.leader_epoch).max();
+        let epoch = between(cx.rng, -1, i64::from(newest.unwrap_or(0)) + 2) as i32;
+        let request = OffsetForLeaderEpochRequest {
+            replica_id: -1,
+            topics: vec![OffsetForLeaderTopic {
+                topic: known.name.clone().into(),
+                partitions: vec![OffsetForLeaderPartition {
+                    partition,
+                    current_leader_epoch: -1,
+                    leader_epoch: epoch,
+                }],
+            }],
+        };
+        let probe = Probe::Epoch {
+            topic,
+            partition,
+            epoch,
+            end_floor: state.end_floor,
+        };
+        let version = between(cx.rng, 2, 4) as i16;
+        let api = ApiKey::OffsetForLeaderEpoch;
+        let write = |writer: &mut _, version| request.encode(writer, version);
+        self.client.ask(cx, api, version, probe, true, write)
+    }
+
     fn ask_topics(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
         // Ids are told from version 10 on.
         let version = between(cx.rng, 10, 13) as i16;
@@ -146,6 +190,30 @@ impl Prober {
     fn on_answer(&mut self, cx: &mut Context<'_>, answer: &Answer<Probe>) -> Result<(), String> {
         match &answer.asked.what {
             Probe::Topics(lives) => on_topics(cx, answer, lives),
+            Probe::Epoch {
+                topic,
+                partition,
+                epoch,
+                end_floor,
+            } => {
+                let response = answer.body(OffsetForLeaderEpochResponse::decode)?;
+                let result = response
+                    .topics
+                    .first()
+                    .and_then(|topic| topic.partitions.first())
+                    .ok_or("an OffsetForLeaderEpoch without a result")?;
+                if gone(cx.model, *topic) || cx.may_refuse(*topic, *partition, result.error_code) {
+                    return Ok(());
+                }
+                ensure!(
+                    result.error_code == 0,
+                    "OffsetForLeaderEpoch {epoch} of {}-{partition} was answered with error {}",
+                    cx.model.topics[*topic].name,
+                    result.error_code
+                );
+                let told = (result.leader_epoch, result.end_offset);
+                on_epoch(cx, (*topic, *partition), *epoch, told, *end_floor)
+            }
             Probe::Delete {
                 topic,
                 partition,
@@ -158,6 +226,9 @@ impl Prober {
                     .and_then(|topic| topic.partitions.first())
                     .ok_or("a DeleteRecords without a result")?;
                 if gone(cx.model, *topic) {
+                    return Ok(());
+                }
+                if cx.may_refuse(*topic, *partition, result.error_code) {
                     return Ok(());
                 }
                 let name = cx.model.topics[*topic].name.clone();
@@ -195,6 +266,9 @@ impl Prober {
                 if gone(cx.model, *topic) {
                     return Ok(());
                 }
+                if cx.may_refuse(*topic, *partition, result.error_code) {
+                    return Ok(());
+                }
                 let name = cx.model.topics[*topic].name.clone();
                 ensure!(
                     result.error_code == 0,
@@ -229,7 +303,7 @@ impl Prober {
                         *topic,
                         *partition,
                         sought,
-                        (result.offset, result.timestamp),
+                        (result.offset, result.timestamp, result.leader_epoch),
                         *end_floor,
                     ),
                 }
@@ -244,7 +318,7 @@ fn on_time(
     topic: TopicRef,
     partition: i32,
     sought: i64,
-    (offset, timestamp): (i64, i64),
+    (offset, timestamp, leader_epoch): (i64, i64, i32),
     end_floor: i64,
 ) -> Result<(), String> {
     let known = &cx.model.topics[topic];
@@ -263,6 +337,12 @@ fn on_time(
         ensure!(
             own == timestamp,
             "ListOffsets {sought} of {name}-{partition} found {offset} with time {timestamp}, not {own}"
+        );
+        // Before version 4 no epoch is told.
+        ensure!(
+            leader_epoch < 0 || place.leader_epoch < 0 || leader_epoch == place.leader_epoch,
+            "ListOffsets {sought} of {name}-{partition} found {offset} with epoch {leader_epoch}, not {}",
+            place.leader_epoch
         );
     }
     ensure!(
@@ -289,6 +369,44 @@ fn on_time(
                  {at} has time {own}"
             );
         }
+    }
+    Ok(())
+}
+
+/// Checks where a leader epoch is said to end (KIP-101): every record that is known lies on the right side
+/// of that end, and no epoch between the one asked for and the one told of has any.
+fn on_epoch(
+    cx: &mut Context<'_>,
+    (topic, partition): (TopicRef, i32),
+    asked: i32,
+    (epoch, end): (i32, i64),
+    end_floor: i64,
+) -> Result<(), String> {
+    let known = &cx.model.topics[topic];
+    let state = &known.partitions[partition as usize];
+    let who = format!(
+        "OffsetForLeaderEpoch {asked} of {}-{partition} told of epoch {epoch} up to {end}",
+        known.name
+    );
+    ensure!(epoch <= asked, "{who}");
+    ensure!((epoch < 0) == (end < 0), "{who}");
+    for (base, place) in &state.places {
+        let settled = place.leader_epoch >= 0 && place.offset_end <= end_floor;
+        if !settled || *base < state.start_ceiling || known.kind.retention {
+            continue;
+        }
+        let of = place.leader_epoch;
+        let fits = if epoch < 0 {
+            // Either epoch is not one, or the log's own are all older.
+            asked < 0 || of < asked
+        } else {
+            (of <= epoch && place.offset_end <= end) || (of > asked && *base >= end)
+        };
+        ensure!(
+            fits,
+            "{who}; offsets {base} to {} have epoch {of}",
+            place.offset_end
+        );
     }
     Ok(())
 }
@@ -346,6 +464,9 @@ impl Actor for Prober {
         }
         let topic = pick(cx.rng, &live);
         let partition = cx.rng.below(cx.model.topics[topic].partitions.len() as u64) as i32;
+        if cx.rng.one_in(5) {
+            return self.ask_epoch(cx, topic, partition);
+        }
         if !cx.model.topics[topic].kind.compact && cx.rng.one_in(12) {
             return self.ask_delete(cx, topic, partition);
         }

@@ -20,14 +20,17 @@ const BY_ID: i16 = 13;
 
 /// One batch of a request.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
-    batch: BatchId,
-    topic: TopicRef,
-    partition: i32,
+pub struct Sent {
+    /// The batch.
+    pub batch: BatchId,
+    /// Where it goes.
+    pub topic: TopicRef,
+    /// The partition there.
+    pub partition: i32,
 }
 
 /// Makes a batch and remembers it.
-fn new_batch(
+pub fn new_batch(
     cx: &mut Context<'_>,
     topic: TopicRef,
     partition: i32,
@@ -78,7 +81,7 @@ fn new_batch(
 }
 
 /// Writes a Produce request of these batches.
-fn ask_produce<W>(
+pub fn ask_produce<W>(
     client: &mut Client<W>,
     cx: &mut Context<'_>,
     version: i16,
@@ -125,7 +128,7 @@ fn ask_produce<W>(
 }
 
 /// The results of a Produce, in the order of the request: error and base offset.
-fn results<W>(answer: &Answer<W>, sent: &[Sent]) -> Result<Vec<(i16, i64)>, String> {
+pub fn results<W>(answer: &Answer<W>, sent: &[Sent]) -> Result<Vec<(i16, i64)>, String> {
     let response = answer.body(ProduceResponse::decode)?;
     let results: Vec<(i32, i16, i64)> = response
         .responses
@@ -228,6 +231,7 @@ impl Actor for Plain {
             let parts = &answer.asked.what.parts;
             for (sent, (error, base)) in parts.iter().zip(results(&answer, parts)?) {
                 let topic = &cx.model.topics[sent.topic];
+                let name = topic.name.clone();
                 let same = topic.life != Life::Gone;
                 match error {
                     0 => {
@@ -237,18 +241,18 @@ impl Actor for Plain {
                             sent.batch
                         );
                         if same {
-                            cx.model
-                                .acknowledge(sent.topic, sent.partition, sent.batch, base)?;
+                            cx.acknowledge(sent.topic, sent.partition, sent.batch, base)?;
                         }
                     }
                     2 if answer.asked.what.broken => {
                         cx.model.batches[sent.batch].fate = Fate::Refused;
                     }
                     3 | 100 if gone(cx.model, sent.topic) => {}
+                    error if cx.refused(sent.topic, sent.partition, sent.batch, error) => {}
                     error => {
                         return Err(format!(
                             "batch {} for {}-{} was answered with error {error}",
-                            sent.batch, topic.name, sent.partition
+                            sent.batch, name, sent.partition
                         ));
                     }
                 }
@@ -289,6 +293,9 @@ struct Flow {
     /// What is open goes out again before anything new, as soon as the topic is known to be there.
     resend: bool,
 }
+
+/// OUT_OF_ORDER_SEQUENCE_NUMBER.
+const OUT_OF_ORDER: i16 = 45;
 
 /// How many batches of a producer the broker remembers.
 const REMEMBERED: usize = 5;
@@ -353,6 +360,9 @@ impl Idempotent {
         let (topic, partition, batch) = match &answer.asked.what {
             IdempotentAsked::Id => {
                 let response = answer.body(InitProducerIdResponse::decode)?;
+                if response.error_code != 0 && cx.world.is_troubled() {
+                    return Ok(());
+                }
                 ensure!(
                     response.error_code == 0,
                     "InitProducerId was answered with error {}",
@@ -376,14 +386,19 @@ impl Idempotent {
             partition,
         }];
         let (error, base) = results(answer, &sent)?[0];
-        if matches!(error, 3 | 100) && gone(cx.model, topic) {
+        let absent = matches!(error, 3 | 100) && gone(cx.model, topic);
+        if absent || cx.may_refuse(topic, partition, error) {
             self.recovering = true;
+            return Ok(());
+        }
+        if self.recovering && error == OUT_OF_ORDER && cx.world.is_troubled() {
+            // What was sent before it was refused for want of a disk.
             return Ok(());
         }
         let name = cx.model.topics[topic].name.clone();
         if matches!(answer.asked.what, IdempotentAsked::Forgotten(..)) {
             ensure!(
-                error == 45,
+                error == OUT_OF_ORDER,
                 "batch {batch} for {name}-{partition} came again after more than five others, and was \
                  answered with error {error} and offset {base}"
             );
@@ -394,7 +409,7 @@ impl Idempotent {
             "batch {batch} of producer {:?} for {name}-{partition} was answered with error {error}",
             self.id
         );
-        cx.model.acknowledge(topic, partition, batch, base)?;
+        cx.acknowledge(topic, partition, batch, base)?;
         if let Some(flow) = self.flows.get_mut(&(topic, partition))
             && flow.open.front() == Some(&batch)
         {
@@ -462,13 +477,19 @@ impl Actor for Idempotent {
         if cx.rng.one_in(6) {
             return self.repeat(cx);
         }
-        let live: Vec<TopicRef> = cx.model.live();
+        // A power cut takes acknowledged batches from lazy topics, and their sequence numbers with them.
+        let mut live: Vec<TopicRef> = cx.model.live();
+        live.retain(|topic| !cx.model.topics[*topic].kind.lazy);
         if live.is_empty() {
             return Ok(());
         }
         let topic = pick(cx.rng, &live);
         let partition = cx.rng.below(cx.model.topics[topic].partitions.len() as u64) as i32;
         let flow = self.flows.entry((topic, partition)).or_default();
+        if flow.acked.is_empty() && !flow.open.is_empty() {
+            // A broker that knows nothing of a producer takes any of its batches as the first (KIP-360).
+            return Ok(());
+        }
         let producer = (id, epoch, flow.next_sequence);
         let batch = new_batch(
             cx,

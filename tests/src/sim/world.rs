@@ -2,7 +2,7 @@
 //! between cores that delay but keep their order, tasks polled in seeded order, clients' connections as
 //! pipes of whole requests. Knows no request and no answer; see `workload`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
@@ -83,6 +83,22 @@ enum Choice {
     Tick(usize),
 }
 
+/// What is wrong with the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fault {
+    /// What lies below this path in a log directory cannot be read or written.
+    Broken { dir: usize, path: String },
+    /// It has no room.
+    Full,
+    /// It has room again, and the broker is to find out until this time; or, as a failure from before may
+    /// be told late, when it looks once more.
+    Healing { until_us: u64, looks: u32 },
+}
+
+/// How long the broker may take to find room that is there again: it looks every two seconds.
+const HEALING_SKIP_US: u64 = 2_500_000;
+const HEALING_US: u64 = 60_000;
+
 /// How a run of the broker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -123,6 +139,14 @@ pub struct World {
     /// Drawn for each start, as the broker does.
     salt: u64,
     discarded: bool,
+    /// What earlier starts left could not be removed.
+    kept_old: bool,
+    /// Log directories that this start found or told to be offline.
+    lost: BTreeSet<usize>,
+    fault: Option<Fault>,
+    /// Until when links between cores carry nothing, and cores do nothing.
+    stalled_links: BTreeMap<(u16, u16), u64>,
+    stalled_cores: BTreeMap<usize, u64>,
     steps: u64,
     /// Mixes what happened, to tell whether two runs were the same.
     trace: u64,
@@ -151,6 +175,11 @@ impl World {
             starts: 0,
             salt: 0,
             discarded: false,
+            kept_old: false,
+            lost: BTreeSet::new(),
+            fault: None,
+            stalled_links: BTreeMap::new(),
+            stalled_cores: BTreeMap::new(),
             steps: 0,
             trace: 0,
         })
@@ -172,6 +201,93 @@ impl World {
     /// How many cores the running broker has.
     pub fn core_count(&self) -> usize {
         self.cores.len()
+    }
+
+    /// How often the broker was started.
+    pub fn start_count(&self) -> u64 {
+        self.starts
+    }
+
+    /// Whether the next start finds what earlier starts left because it could not be removed. Ask once.
+    pub fn take_kept_old(&mut self) -> bool {
+        std::mem::take(&mut self.kept_old)
+    }
+
+    /// How many log directories there are.
+    pub fn dir_count(&self) -> usize {
+        self.dirs.len()
+    }
+
+    /// Breaks a log directory, or the part of it with this path: reads and writes fail with EIO.
+    pub fn break_dir(&mut self, dir: usize, part: &str) {
+        let path = format!("{}/{part}", self.dirs[dir].display());
+        let broken = Some(path.clone());
+        self.disk.set_faults(|faults| faults.broken = broken);
+        self.fault = Some(Fault::Broken { dir, path });
+    }
+
+    /// Leaves room for so many more bytes only.
+    pub fn fill_disk(&mut self, left_bytes: u64) {
+        let capacity_bytes = self.disk.used_bytes() + left_bytes;
+        self.disk
+            .set_faults(|faults| faults.capacity_bytes = capacity_bytes);
+        self.fault = Some(Fault::Full);
+    }
+
+    /// Ends what is wrong with the disk. A broker that runs finds out that there is room after a while.
+    pub fn mend_disk(&mut self) {
+        self.disk.set_faults(|faults| {
+            faults.capacity_bytes = u64::MAX;
+            faults.broken = None;
+        });
+        self.fault = match self.fault.take() {
+            Some(Fault::Full) if !self.cores.is_empty() => {
+                self.time_us += HEALING_SKIP_US;
+                let until_us = self.time_us + HEALING_US;
+                Some(Fault::Healing { until_us, looks: 1 })
+            }
+            Some(healing @ Fault::Healing { .. }) => Some(healing),
+            _ => None,
+        };
+    }
+
+    /// Whether anything is wrong with the disk, or was a moment ago.
+    pub fn is_troubled(&self) -> bool {
+        self.fault.is_some()
+    }
+
+    /// What is wrong with the disk, in words.
+    pub fn describe_trouble(&self) -> String {
+        match &self.fault {
+            None => "a sound disk".to_owned(),
+            Some(Fault::Broken { path, .. }) => format!("{path} broken"),
+            Some(Fault::Full) => "a full disk".to_owned(),
+            Some(Fault::Healing { .. }) => "a disk that has room again".to_owned(),
+        }
+    }
+
+    /// Whether a log directory is broken.
+    pub fn is_broken(&self) -> bool {
+        matches!(self.fault, Some(Fault::Broken { .. }))
+    }
+
+    /// Whether a partition may be refused because of the disk: not one that lies in a sound directory, whatever
+    /// has become of the others.
+    pub fn may_refuse(&self, topic: &str, partition: i32) -> bool {
+        match &self.fault {
+            None => false,
+            Some(Fault::Full | Fault::Healing { .. }) => true,
+            Some(Fault::Broken { dir, .. }) => {
+                !self.dirs.iter().enumerate().any(|(index, path)| {
+                    index != *dir && self.disk.exists(&path.join(format!("{topic}-{partition}")))
+                })
+            }
+        }
+    }
+
+    /// Whether the metadata may be out of reach.
+    pub fn has_lost(&self, dir: usize) -> bool {
+        matches!(self.fault, Some(Fault::Broken { dir: broken, .. }) if broken == dir)
     }
 
     /// A number that two runs share only if they went the same way.
@@ -208,12 +324,13 @@ impl World {
             }
         };
         drop(booting);
-        if !booted.recovered.offline.is_empty() {
+        let offline = &booted.recovered.offline;
+        if let Some((dir, why)) = offline.iter().find(|(dir, _)| !self.has_lost(*dir)) {
             return Err(format!(
-                "log directories are offline after a start: {:?}",
-                booted.recovered.offline
+                "log directory {dir} is offline after a start: {why}"
             ));
         }
+        self.lost = offline.iter().map(|(dir, _)| *dir).collect();
         let started = Started {
             unclean: booted.recovered.unclean,
             dirty_bytes: booted.recovered.dirty_bytes,
@@ -259,12 +376,20 @@ impl World {
                 return Err("the broker never gets ready".to_owned());
             }
         }
+        // What a lost directory's old journals hold is nowhere else.
+        let kept: Vec<PathBuf> = self
+            .dirs
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !self.lost.contains(index))
+            .map(|(_, path)| path.clone())
+            .collect();
+        self.kept_old = kept.len() < self.dirs.len();
         let disk = self.disk.clone();
-        let dirs = self.dirs.clone();
         self.running.push(Running {
             core: 0,
             future: Box::pin(async move {
-                Done::Discarded(recovery::discard_older(&disk, &dirs, epoch).await)
+                Done::Discarded(recovery::discard_older(&disk, &kept, epoch).await)
             }),
         });
         Ok(Some(started))
@@ -302,14 +427,23 @@ impl World {
         self.pipes.clear();
         self.orphans.clear();
         self.cores.clear();
+        self.stalled_links.clear();
+        self.stalled_cores.clear();
+        if matches!(self.fault, Some(Fault::Healing { .. })) {
+            self.fault = None;
+        }
         match end {
             End::Power => self.disk.crash(),
             End::Kill => self.disk.process_crash(),
         }
     }
 
-    /// Asks the broker to stop.
+    /// Asks the broker to stop, once it has removed what earlier starts left: the thread that does so is the
+    /// one that is asked.
     pub fn begin_shutdown(&mut self) -> Result<(), String> {
+        while !self.discarded {
+            self.step()?;
+        }
         for core in 0..self.cores.len() {
             self.tell(core, Event::Control(ControlMessage::Shutdown))?;
         }
@@ -406,13 +540,19 @@ impl World {
 
     fn choices(&self) -> Vec<Choice> {
         let mut choices = Vec::new();
-        let stopped = |core: usize| self.cores[core].stopped;
+        let stopped =
+            |core: usize| self.cores[core].stopped || self.stalled_cores.contains_key(&core);
         for (&(from, to), queue) in &self.links {
-            if !queue.is_empty() {
+            let stalled = self.stalled_links.contains_key(&(from, to));
+            if !queue.is_empty() && !stalled && !self.stalled_cores.contains_key(&to.into()) {
                 choices.push(Choice::Mesh(from, to));
             }
         }
-        choices.extend((0..self.running.len()).map(Choice::Poll));
+        for (index, running) in self.running.iter().enumerate() {
+            if !self.stalled_cores.contains_key(&running.core) {
+                choices.push(Choice::Poll(index));
+            }
+        }
         for (&conn, pipe) in &self.pipes {
             if stopped(pipe.core) {
                 continue;
@@ -427,7 +567,7 @@ impl World {
             }
         }
         for (index, core) in self.cores.iter().enumerate() {
-            if core.stopped {
+            if stopped(index) {
                 continue;
             }
             if core.in_turn {
@@ -454,23 +594,59 @@ impl World {
             self.tell(core, Event::Sent { conn, released })?;
             return Ok(true);
         }
+        self.stall();
         let choices = self.choices();
         if choices.is_empty() {
-            let next = self
+            let deadlines = self
                 .cores
                 .iter()
-                .filter(|core| !core.stopped)
-                .filter_map(|core| core.shard.next_deadline())
-                .min();
-            let Some(due_us) = next else {
+                .enumerate()
+                .filter(|(index, core)| !core.stopped && !self.stalled_cores.contains_key(index))
+                .filter_map(|(_, core)| core.shard.next_deadline())
+                .map(|due_us| due_us + self.clock_lag_us);
+            let stalls = self
+                .stalled_links
+                .values()
+                .chain(self.stalled_cores.values());
+            let Some(due_us) = deadlines.chain(stalls.copied()).min() else {
                 return Ok(false);
             };
-            self.time_us = self.time_us.max(due_us + self.clock_lag_us);
+            self.time_us = self.time_us.max(due_us);
             return Ok(true);
         }
         let place = self.rng.below(choices.len() as u64) as usize;
         self.perform(choices[place])?;
         Ok(true)
+    }
+
+    /// Now and then a link between cores is slow, or a whole core.
+    fn stall(&mut self) {
+        let now_us = self.time_us;
+        self.stalled_links.retain(|_, until_us| *until_us > now_us);
+        self.stalled_cores.retain(|_, until_us| *until_us > now_us);
+        if let Some(Fault::Healing { until_us, looks }) = &mut self.fault
+            && *until_us <= now_us
+        {
+            if *looks == 0 {
+                self.fault = None;
+            } else {
+                *looks -= 1;
+                self.time_us += HEALING_SKIP_US;
+                *until_us = self.time_us + HEALING_US;
+            }
+        }
+        let cores = self.cores.len() as u64;
+        if cores < 2 || !self.rng.one_in(1_000) {
+            return;
+        }
+        let until_us = now_us + 100 + self.rng.below(10_000);
+        let (from, to) = (self.rng.below(cores), self.rng.below(cores));
+        if from == to {
+            self.stalled_cores.insert(from as usize, until_us);
+        } else {
+            self.stalled_links
+                .insert((from as u16, to as u16), until_us);
+        }
     }
 
     fn perform(&mut self, choice: Choice) -> Result<(), String> {
@@ -604,7 +780,14 @@ impl World {
                 Action::Control(ControlReply::Ready) => self.cores[core].ready = true,
                 Action::Control(ControlReply::Quiet) => self.cores[core].quiet = true,
                 Action::Control(ControlReply::DirOffline { dir, why }) => {
-                    return Err(format!("core {core} lost {dir}: {why}"));
+                    let known = self
+                        .dirs
+                        .iter()
+                        .position(|path| *path == PathBuf::from(&dir));
+                    match known.filter(|index| self.has_lost(*index)) {
+                        Some(index) => self.lost.insert(index),
+                        None => return Err(format!("core {core} lost {dir}: {why}")),
+                    };
                 }
                 Action::Control(ControlReply::Metrics(_)) | Action::StopAccepting => {}
                 Action::Stop => self.cores[core].stopped = true,
@@ -629,7 +812,16 @@ impl World {
             }
             Done::Discarded(result) => {
                 self.discarded = true;
-                result.map_err(|error| format!("old journals cannot be removed: {error}"))
+                match result {
+                    Err(error) if !self.is_troubled() => {
+                        Err(format!("old journals cannot be removed: {error}"))
+                    }
+                    Err(_) => {
+                        self.kept_old = true;
+                        Ok(())
+                    }
+                    Ok(()) => Ok(()),
+                }
             }
         }
     }

@@ -1,0 +1,195 @@
+//! The offsets that a group committed, as a plain history: which of them a read may bring. Knows when each
+//! was sent and answered, and no request form.
+
+use std::collections::BTreeMap;
+
+use super::model::{TopicRef, ensure};
+
+/// A partition that offsets are committed for.
+pub type Name = (TopicRef, i32);
+
+/// The note that goes with an offset.
+pub fn note(offset: i64) -> String {
+    format!("note {offset}")
+}
+
+/// One commit that was not refused.
+#[derive(Clone, Copy, Debug)]
+struct Commit {
+    offset: i64,
+    sent_us: u64,
+    /// From here on it can take effect no more; not known yet: the end of time.
+    ended_us: u64,
+    /// It took effect: it was answered so, or read.
+    acked: bool,
+    /// It was answered so.
+    answered: bool,
+}
+
+/// The commits of one group.
+#[derive(Clone, Debug, Default)]
+pub struct Commits {
+    /// One client sends them all, on one connection at a time.
+    in_order: bool,
+    of: BTreeMap<Name, Vec<Commit>>,
+    next_offset: i64,
+    /// The start of the broker that open commits went to.
+    start: u64,
+}
+
+impl Commits {
+    /// The commits of one client, which take effect in the order in which it sent them.
+    pub fn in_order() -> Commits {
+        Commits {
+            in_order: true,
+            ..Commits::default()
+        }
+    }
+
+    /// An offset that was never committed before, sent now.
+    pub fn send(&mut self, name: Name, now_us: u64) -> i64 {
+        self.next_offset += 1;
+        self.of.entry(name).or_default().push(Commit {
+            offset: self.next_offset,
+            sent_us: now_us,
+            ended_us: u64::MAX,
+            acked: false,
+            answered: false,
+        });
+        self.next_offset
+    }
+
+    /// A commit was acknowledged: what ended before it was sent is superseded.
+    pub fn ack(&mut self, name: Name, offset: i64, now_us: u64) {
+        let Some(commits) = self.of.get_mut(&name) else {
+            return;
+        };
+        let mut sent_us = 0;
+        for commit in commits.iter_mut().filter(|commit| commit.offset == offset) {
+            commit.acked = true;
+            commit.answered = true;
+            commit.ended_us = commit.ended_us.min(now_us);
+            sent_us = commit.sent_us;
+        }
+        // A read that is under way may still bring what this one supersedes.
+        let long_ago = sent_us.saturating_sub(60_000_000);
+        commits.retain(|commit| commit.ended_us >= long_ago);
+    }
+
+    /// A commit was refused: it is nowhere.
+    pub fn refuse(&mut self, name: Name, offset: i64) {
+        if let Some(commits) = self.of.get_mut(&name) {
+            commits.retain(|commit| commit.offset != offset);
+        }
+    }
+
+    /// Notices that the broker was started again: what had no answer will not take effect later.
+    pub fn on_start(&mut self, start: u64, now_us: u64) {
+        if std::mem::replace(&mut self.start, start) != start {
+            for commit in self.of.values_mut().flatten() {
+                commit.ended_us = commit.ended_us.min(now_us);
+            }
+        }
+    }
+
+    /// Checks what a read brought that was asked for at `asked_us`; -1: nothing is committed.
+    pub fn check_read(
+        &mut self,
+        name: Name,
+        (offset, metadata): (i64, &str),
+        asked_us: u64,
+        now_us: u64,
+    ) -> Result<(), String> {
+        let commits = self.of.entry(name).or_default();
+        let in_order = self.in_order;
+        let supersedes = |later: &Commit, found: &Commit| {
+            let sent_after = later.sent_us > found.ended_us
+                || (in_order && found.answered && later.answered && later.offset > found.offset);
+            later.acked && sent_after && later.ended_us < asked_us
+        };
+        if offset < 0 {
+            let lost = commits
+                .iter()
+                .find(|commit| commit.acked && commit.ended_us < asked_us);
+            ensure!(
+                lost.is_none(),
+                "nothing is committed, and {lost:?} was acknowledged"
+            );
+            return Ok(());
+        }
+        ensure!(
+            metadata == note(offset),
+            "offset {offset} is committed with metadata '{metadata}'"
+        );
+        let Some(found) = commits.iter().find(|commit| commit.offset == offset) else {
+            return Err(format!(
+                "offset {offset} is committed, of {commits:?}: refused, superseded long ago, or never sent"
+            ));
+        };
+        let newer = commits.iter().find(|later| supersedes(later, found));
+        ensure!(
+            newer.is_none(),
+            "offset {offset} is committed, and {newer:?} was acknowledged after it"
+        );
+        // Who has read it may rely on it.
+        for commit in commits.iter_mut().filter(|commit| commit.offset == offset) {
+            commit.acked = true;
+            commit.ended_us = commit.ended_us.min(now_us);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: Name = (0, 0);
+
+    #[test]
+    fn what_a_read_may_bring() {
+        let mut commits = Commits::default();
+        let read = |commits: &mut Commits, offset: i64, at: u64| {
+            commits.check_read(NAME, (offset, &note(offset)), at, at + 1)
+        };
+        assert!(read(&mut commits, -1, 5).is_ok(), "nothing was sent");
+        let first = commits.send(NAME, 10);
+        assert!(read(&mut commits, -1, 12).is_ok(), "not acknowledged yet");
+        commits.ack(NAME, first, 15);
+        assert!(read(&mut commits, -1, 20).is_err(), "lost");
+        let second = commits.send(NAME, 30);
+        assert!(read(&mut commits, first, 31).is_ok());
+        commits.ack(NAME, second, 40);
+        assert!(
+            read(&mut commits, first, 35).is_ok(),
+            "asked before the end"
+        );
+        assert!(read(&mut commits, first, 50).is_err(), "superseded");
+        assert!(read(&mut commits, second, 50).is_ok());
+        let third = commits.send(NAME, 60);
+        commits.refuse(NAME, third);
+        assert!(read(&mut commits, third, 70).is_err(), "refused");
+    }
+
+    #[test]
+    fn commits_of_one_client_keep_their_order() {
+        let mut commits = Commits::in_order();
+        let first = commits.send(NAME, 10);
+        let second = commits.send(NAME, 11);
+        commits.ack(NAME, first, 20);
+        commits.ack(NAME, second, 20);
+        let read = commits.check_read(NAME, (first, &note(first)), 30, 31);
+        assert!(read.is_err(), "the second came after it");
+    }
+
+    #[test]
+    fn a_lost_commit_ends_with_the_broker() {
+        let mut commits = Commits::default();
+        let lost = commits.send(NAME, 10);
+        commits.on_start(1, 20);
+        let next = commits.send(NAME, 30);
+        commits.ack(NAME, next, 40);
+        let read = commits.check_read(NAME, (lost, &note(lost)), 50, 51);
+        assert!(read.is_err(), "it cannot come after the start");
+    }
+}
