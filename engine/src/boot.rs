@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use storage::batch;
 use storage::disk::Disk;
 use storage::records::RecordsScratch;
-use storage::recovery::{self, Recovered};
+use storage::recovery::{self, CoreImage, Recovered};
 use storage::walk::output_bytes_max;
 
 use crate::metadata::{METADATA_TOPIC, METADATA_TOPIC_ID, MetadataImage, MetadataRecord, core_of};
@@ -111,6 +111,20 @@ pub async fn boot<D: Disk>(
         }
     };
     let recovered = scan.finish(disk, cores, known, owner).await;
+    let kept = recovered
+        .cores
+        .iter()
+        .flat_map(CoreImage::partitions)
+        .any(|key| key.topic_id == METADATA_TOPIC_ID);
+    if found && !kept {
+        // Its directory failed after it was read. Made anew elsewhere, it would hide the old one for good.
+        let offline = recovered.offline.into_iter();
+        return Err(BootError::Offline(
+            offline
+                .map(|(index, why)| (dirs[index].clone(), why))
+                .collect(),
+        ));
+    }
     let count = i32::try_from(recovered.epoch).unwrap_or(i32::MAX);
     image.apply(&MetadataRecord::Start { count });
     Ok(Booted { image, recovered })

@@ -7,7 +7,7 @@ use crate::journal::{Entry, EntryKind, JournalNeed, Sealed};
 use crate::tasks::{FileWork, FilesWhy, Job};
 use crate::types::{Now, Offset};
 
-use super::api::{LogId, Notice};
+use super::api::{LogId, Notice, ReadError};
 use super::partition::{LogState, Recent};
 use super::straight::SealedStraight;
 use super::{Deletion, Store};
@@ -361,6 +361,18 @@ impl Store {
     /// Takes a log directory offline, as another core or this one found it broken.
     pub fn set_dir_offline(&mut self, dir: usize) {
         self.dirs[dir].offline = true;
+        // Log starts that are not durable will not be: who waits for one is told.
+        for partition in self.logs.iter_mut().flatten().filter(|p| p.dir == dir) {
+            for ticket in partition
+                .start_moves
+                .drain(..)
+                .filter_map(|(_, ticket)| ticket)
+            {
+                let result = Err(ReadError::Io);
+                self.notices
+                    .push_back(Notice::LookupDone { ticket, result });
+            }
+        }
         // Nobody may wait for this directory for ever.
         self.check_ready();
         self.check_settled();

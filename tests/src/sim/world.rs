@@ -780,10 +780,7 @@ impl World {
                 Action::Control(ControlReply::Ready) => self.cores[core].ready = true,
                 Action::Control(ControlReply::Quiet) => self.cores[core].quiet = true,
                 Action::Control(ControlReply::DirOffline { dir, why }) => {
-                    let known = self
-                        .dirs
-                        .iter()
-                        .position(|path| *path == PathBuf::from(&dir));
+                    let known = self.dirs.iter().position(|path| path.as_os_str() == &*dir);
                     match known.filter(|index| self.has_lost(*index)) {
                         Some(index) => self.lost.insert(index),
                         None => return Err(format!("core {core} lost {dir}: {why}")),
