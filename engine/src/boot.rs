@@ -1,6 +1,7 @@
 //! From what lies on disk to what the cores start with: metadata first, then every partition that it
 //! knows. Runs once, on the thread that starts the broker, before any shard; knows no ring, no socket.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +9,8 @@ use std::path::PathBuf;
 use storage::batch;
 use storage::disk::Disk;
 use storage::records::RecordsScratch;
-use storage::recovery::{self, CoreImage, Recovered};
+use storage::recovery::{self, CoreImage, Known, Recovered};
+use storage::types::TopicId;
 use storage::walk::output_bytes_max;
 
 use crate::metadata::{METADATA_TOPIC, METADATA_TOPIC_ID, MetadataImage, MetadataRecord, core_of};
@@ -74,6 +76,7 @@ pub async fn boot<D: Disk>(
     mut image: MetadataImage,
 ) -> Result<Booted, BootError> {
     let scan = recovery::scan(disk, dirs).await;
+    let mut deleted = BTreeSet::new();
     let found = scan
         .partitions()
         .any(|key| key.topic_id == METADATA_TOPIC_ID);
@@ -83,7 +86,7 @@ pub async fn boot<D: Disk>(
             .await
             .map_err(BootError::Metadata)?;
         for batch in &batches {
-            apply_batch(&mut image, batch)?;
+            apply_batch(&mut image, &mut deleted, batch)?;
         }
     } else {
         let offline: Vec<(PathBuf, String)> = scan
@@ -97,11 +100,16 @@ pub async fn boot<D: Disk>(
             return Err(BootError::MetadataMissing);
         }
     }
-    let known = |key: &storage::store::PartitionKey| {
-        key.topic_id == METADATA_TOPIC_ID
+    let judge = |key: &storage::store::PartitionKey| {
+        let exists = key.topic_id == METADATA_TOPIC_ID
             || image
                 .topic_by_id(key.topic_id)
-                .is_some_and(|topic| key.partition < topic.partition_count())
+                .is_some_and(|topic| key.partition < topic.partition_count());
+        match exists {
+            true => Known::Yes,
+            false if deleted.contains(&key.topic_id) => Known::Deleted,
+            false => Known::No,
+        }
     };
     let owner = |key: &storage::store::PartitionKey| {
         if key.topic_id == METADATA_TOPIC_ID {
@@ -110,7 +118,7 @@ pub async fn boot<D: Disk>(
             core_of(key.topic_id, key.partition, cores)
         }
     };
-    let recovered = scan.finish(disk, cores, known, owner).await;
+    let recovered = scan.finish(disk, cores, judge, owner).await;
     let kept = recovered
         .cores
         .iter()
@@ -130,7 +138,11 @@ pub async fn boot<D: Disk>(
     Ok(Booted { image, recovered })
 }
 
-fn apply_batch(image: &mut MetadataImage, bytes: &[u8]) -> Result<(), BootError> {
+fn apply_batch(
+    image: &mut MetadataImage,
+    deleted: &mut BTreeSet<TopicId>,
+    bytes: &[u8],
+) -> Result<(), BootError> {
     let corrupt = || BootError::Metadata(io::ErrorKind::InvalidData.into());
     let mut scratch = RecordsScratch::new();
     for batch in batch::split(bytes) {
@@ -142,6 +154,9 @@ fn apply_batch(image: &mut MetadataImage, bytes: &[u8]) -> Result<(), BootError>
             let key = record.key.ok_or_else(corrupt)?;
             let record = MetadataRecord::decode(key, record.value)
                 .map_err(|error| BootError::MetadataRecord(error.to_string()))?;
+            if let MetadataRecord::TopicDeleted { id } = &record {
+                deleted.insert(*id);
+            }
             image.apply(&record);
         }
     }

@@ -119,6 +119,17 @@ pub struct Recovered {
     pub dirty_bytes: u64,
 }
 
+/// What the metadata say of a partition that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It exists.
+    Yes,
+    /// It was deleted, and a crash came before its files were: they are removed.
+    Deleted,
+    /// Nothing: its directory is set aside.
+    No,
+}
+
 /// The first step of recovery: everything is read, nothing is judged.
 pub struct Scan {
     dirs: Vec<PathBuf>,
@@ -438,13 +449,13 @@ impl Scan {
         Ok(batches)
     }
 
-    /// The second step: judges partitions by `known`, allocates the durable epoch of this start, sets
+    /// The second step: judges partitions by `judge`, allocates the durable epoch of this start, sets
     /// aside directories that nobody knows, and divides the rest among `cores` by `owner_of`.
     pub async fn finish<D: Disk>(
         mut self,
         disk: &D,
         cores: u16,
-        known: impl Fn(&PartitionKey) -> bool,
+        judge: impl Fn(&PartitionKey) -> Known,
         owner_of: impl Fn(&PartitionKey) -> CoreId,
     ) -> Recovered {
         let epoch = self.epoch_max + 1;
@@ -456,8 +467,20 @@ impl Scan {
                 self.offline[index] = Some(format!("the start epoch cannot be written: {error}"));
             }
         }
-        self.partitions
-            .retain(|_, building| known(&building.record.key));
+        let deleted = &mut self.deleted;
+        self.partitions.retain(|_, building| {
+            let key = &building.record.key;
+            let known = judge(key);
+            if known == Known::Deleted {
+                deleted.push(image::Deleted {
+                    dir: building.dir,
+                    name: key.dir_name(),
+                    topic_id: key.topic_id,
+                    due_ms: 0,
+                });
+            }
+            known == Known::Yes
+        });
         let mut strays = Vec::new();
         for index in 0..self.dirs.len() {
             if self.offline[index].is_none()
@@ -670,9 +693,10 @@ pub async fn recover<D: Disk>(
     known: impl Fn(&PartitionKey) -> bool,
     owner_of: impl Fn(&PartitionKey) -> CoreId,
 ) -> Recovered {
+    let judge = |key: &PartitionKey| if known(key) { Known::Yes } else { Known::No };
     scan(disk, dirs)
         .await
-        .finish(disk, cores, known, owner_of)
+        .finish(disk, cores, judge, owner_of)
         .await
 }
 

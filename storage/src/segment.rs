@@ -175,12 +175,13 @@ impl Segment {
             .map_or(self.written, |straight| straight.to)
     }
 
-    /// How much space the file should have so that `length` fits: steps of an eighth of what it has,
+    /// How much space the file should have so that `length` fits: the `whole` segment, or steps of an eighth of what it has,
     /// at least 4 KiB, at most 4 MiB, and never beyond what the segment may grow to by much.
     pub(crate) fn allocation_for(
         &self,
         length: u64,
         segment_bytes: u64,
+        whole: bool,
         disk_is_tight: bool,
     ) -> u64 {
         if length <= self.allocated {
@@ -193,6 +194,9 @@ impl Segment {
         };
         let wanted = (length + step).next_multiple_of(BLOCK);
         let most = segment_bytes.max(length).next_multiple_of(BLOCK);
+        if whole && !disk_is_tight && !self.image.closed {
+            return most;
+        }
         wanted.min(most).max(length.next_multiple_of(BLOCK))
     }
 }
@@ -213,15 +217,27 @@ mod tests {
     #[test]
     fn space_is_set_aside_in_small_steps_at_first() {
         let mut segment = Segment::from_image(SegmentImage::empty(Offset(0), 0));
-        assert_eq!(segment.allocation_for(100, 1 << 30, false), 20_480);
-        assert_eq!(segment.allocation_for(100, 1 << 30, true), 8_192);
+        assert_eq!(segment.allocation_for(100, 1 << 30, false, false), 20_480);
+        assert_eq!(segment.allocation_for(100, 1 << 30, false, true), 8_192);
         segment.allocated = 64 << 20;
-        assert_eq!(segment.allocation_for(1 << 20, 1 << 30, false), 64 << 20);
         assert_eq!(
-            segment.allocation_for((64 << 20) + 1, 1 << 30, false),
+            segment.allocation_for(1 << 20, 1 << 30, false, false),
+            64 << 20
+        );
+        assert_eq!(
+            segment.allocation_for((64 << 20) + 1, 1 << 30, false, false),
             ((68 << 20) + 1u64).next_multiple_of(4096)
         );
+        // With `preallocate` all at once, unless the disk is nearly full.
+        assert_eq!(
+            segment.allocation_for(65 << 20, 1 << 30, true, false),
+            1 << 30
+        );
+        assert!(segment.allocation_for(65 << 20, 1 << 30, true, true) < 66 << 20);
         // Never far beyond what the segment may become.
-        assert_eq!(segment.allocation_for(65 << 20, 65 << 20, false), 65 << 20);
+        assert_eq!(
+            segment.allocation_for(65 << 20, 65 << 20, false, false),
+            65 << 20
+        );
     }
 }

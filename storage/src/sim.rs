@@ -734,7 +734,7 @@ impl World {
         self.disk.crash();
         self.report.clean_restarts += 1;
         let scan = self.block_on(recovery::scan(&disk, &self.dirs));
-        let again = self.block_on(scan.finish(&disk, 1, |_| true, |_| CoreId(0)));
+        let again = self.block_on(scan.finish(&disk, 1, |_| recovery::Known::Yes, |_| CoreId(0)));
         if again.dirty_bytes > 0 || again.unclean {
             return Err(format!(
                 "a clean shutdown left {} bytes to replay",

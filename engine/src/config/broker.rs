@@ -418,7 +418,9 @@ fn log_dirs(layers: &Layers<'_>) -> Result<Vec<PathBuf>, ConfigError> {
                 "directories without empty names",
             ));
         }
-        let dir = PathBuf::from(element);
+        // Absolute, as Kafka tells its log directories to whoever asks.
+        let dir = std::path::absolute(element)
+            .map_err(|_| ConfigError::invalid(key, &text, "directories that can be named"))?;
         if dirs.contains(&dir) {
             return Err(ConfigError::invalid(key, &text, "each directory once"));
         }

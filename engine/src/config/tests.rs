@@ -92,7 +92,7 @@ fn without_a_file_it_listens_on_this_machine_only() {
     assert_eq!(config.listeners[0].advertised.to_string(), "127.0.0.1:9092");
     assert_eq!(
         config.log_dirs,
-        [std::path::PathBuf::from("./millrace-data")]
+        [std::path::absolute("millrace-data").expect("a current directory")]
     );
     assert_eq!(config.http_listener.unwrap().to_string(), "127.0.0.1:9644");
     assert_eq!(config.topic_defaults.log.flush_messages, 1);

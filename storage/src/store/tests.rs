@@ -367,6 +367,58 @@ fn a_stray_directory_is_set_aside() {
     assert!(!disk.exists(&stray) && disk.exists(&recovered.strays[0].1));
 }
 
+/// A crash may come between the deletion of a topic and that of its log: who knows of the first has the
+/// second done.
+#[test]
+fn a_log_of_a_deleted_topic_is_removed() {
+    let mut bench = Bench::new();
+    let log = bench.create("t", 1, LogConfig::default());
+    bench.append(log, &batch_of(b"old", 1)).expect("admitted");
+    bench.run();
+    let disk = bench.shut_down();
+    let own = Path::new(DIR).join("t-0");
+    assert!(disk.exists(&own));
+    let recovered = block_on(async {
+        let scan = recovery::scan(&disk, &[PathBuf::from(DIR)]).await;
+        scan.finish(&disk, 1, |_| recovery::Known::Deleted, |_| CoreId(0))
+            .await
+    });
+    assert!(recovered.strays.is_empty() && !disk.exists(&own));
+    let mut bench = Bench::start(disk, recovered);
+    bench.pass(200);
+    let left = block_on(crate::disk::Disk::list_dir(&bench.disk, Path::new(DIR))).expect("listed");
+    assert!(
+        left.iter().all(|entry| entry.name == ".millrace"),
+        "{left:?}"
+    );
+}
+
+/// `preallocate`: the file has the segment's whole size from its first bytes on, and its own length when
+/// it is closed.
+#[test]
+fn a_preallocated_segment_has_its_whole_size() {
+    let mut bench = Bench::new();
+    let config = LogConfig {
+        preallocate: true,
+        segment_bytes: 100_000,
+        ..LogConfig::default()
+    };
+    let log = bench.create("t", 1, config);
+    let batch = batch_of(&[1; 5_000], 1);
+    bench.append(log, &batch).expect("admitted");
+    bench.run();
+    bench.pass(2_000);
+    let first = Path::new(DIR).join("t-0/00000000000000000000.log");
+    let length = |bench: &Bench| bench.disk.contents(&first).map(|bytes| bytes.len());
+    assert_eq!(length(&bench), Some(100_000_usize.next_multiple_of(4096)));
+    for _ in 0..20 {
+        bench.append(log, &batch).expect("admitted");
+        bench.run();
+    }
+    bench.pass(2_000);
+    assert_eq!(length(&bench), Some(100_000 / batch.len() * batch.len()));
+}
+
 /// Rule 5: the length of a segment is what checkpoint and journal say, whatever its file holds behind.
 #[test]
 fn old_batches_behind_the_end_do_not_come_back() {

@@ -214,7 +214,12 @@ impl Store {
             buf[(to - from) as usize..].fill(0);
             buf.freeze()
         });
-        let target = segment.allocation_for(to, partition.config.segment_bytes, tight);
+        let target = segment.allocation_for(
+            to,
+            partition.config.segment_bytes,
+            partition.config.preallocate,
+            tight,
+        );
         let allocate = (target > segment.allocated).then(|| (target, target - segment.allocated));
         let finish = finishing.then(|| Finish {
             length_bytes: image.length_bytes,
