@@ -150,6 +150,11 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Starts the broker and returns when it has stopped.
 pub fn run(arguments: &Arguments) -> ExitCode {
+    // The very first thing: a start that is stopped has stopped well.
+    if let Err(error) = engine::control::exit_on_signals_until_served() {
+        eprintln!("millrace: cannot handle signals: {error}");
+        return ExitCode::FAILURE;
+    }
     start_logging(arguments.log_format);
     let options = StartOptions {
         config_file: arguments.file.clone(),

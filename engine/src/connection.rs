@@ -99,6 +99,8 @@ pub struct Connection {
     held_bytes: usize,
     paused: bool,
     closing: bool,
+    /// The client sends nothing more.
+    pub finished: bool,
 }
 
 impl Connection {
@@ -117,6 +119,7 @@ impl Connection {
             held_bytes: 0,
             paused: false,
             closing: false,
+            finished: false,
         }
     }
 

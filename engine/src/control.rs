@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +13,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use storage::types::CoreId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -53,6 +57,21 @@ pub fn run(config: ControlConfig) -> io::Result<()> {
         .block_on(serve(config))
 }
 
+/// Whether a signal still ends the process at once.
+static STARTING: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+
+/// From here on SIGTERM and SIGINT end the process with exit code 0, until [`run`] takes them over: what
+/// is started by then has promised nothing, and what lies on disk is safe at any moment.
+///
+/// # Errors
+/// The system refuses the handlers.
+pub fn exit_on_signals_until_served() -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT] {
+        register_conditional_shutdown(signal, 0, Arc::clone(&STARTING))?;
+    }
+    Ok(())
+}
+
 /// What HTTP asks of the loop below.
 enum Question {
     Ready(oneshot::Sender<bool>),
@@ -84,6 +103,7 @@ async fn serve(config: ControlConfig) -> io::Result<()> {
     } = config;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    STARTING.store(false, Ordering::SeqCst);
     let (ask, mut questions) = unbounded_channel();
     if let Some(http) = http {
         http.set_nonblocking(true)?;

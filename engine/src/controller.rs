@@ -124,7 +124,7 @@ impl Shard {
             };
             match self
                 .store
-                .append(now, controller.log, &batch.build(), stamp)
+                .append_essential(now, controller.log, &batch.build(), stamp)
             {
                 Ok(appended) => {
                     for record in &records {

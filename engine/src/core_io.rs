@@ -8,7 +8,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use net::framer::{DirectTarget, Framer};
@@ -17,6 +19,7 @@ use ring::{Completion, EndReason, IntoBuf, Listener, Ring, SocketId, clock};
 use storage::types::{CoreId, Now};
 
 use crate::admission::{Admission, FREE_BYTES, Place};
+use crate::connection_limits::ConnectionLimits;
 use crate::event::{Action, ConnId, ControlMessage, ControlReply, Event, Task, TaskDone};
 use crate::journal_io::{JournalIo, Written};
 use crate::mesh::MeshMessage;
@@ -38,6 +41,9 @@ const SWEEP_US: u64 = 1_000_000;
 const CLOSE_GRACE_US: u64 = 10_000_000;
 /// How long a listener rests after the machine ran out of descriptors, in microseconds.
 const ACCEPT_REST_US: u64 = 100_000;
+/// How often it is looked whether a connection that waits for `max.connections` may be served, in
+/// microseconds.
+const ENTER_AGAIN_US: u64 = 100_000;
 
 /// What a core serves: the shard, or a stand-in in tests.
 pub trait Machine {
@@ -66,6 +72,7 @@ impl Machine for Shard {
 /// A connection's framer, and what is on its way.
 struct Conn {
     socket: SocketId,
+    ip: IpAddr,
     framer: Framer,
     /// The shard does not want to hear from it now.
     paused: bool,
@@ -171,6 +178,10 @@ pub struct CoreIo<M> {
     /// Connections with unsent answers, or closing.
     sending: BTreeSet<ConnId>,
     sweep_us: u64,
+    limits: Arc<ConnectionLimits>,
+    /// Accepted while there were `max.connections` already: nothing is read from them yet.
+    entering: VecDeque<(usize, SocketId, SocketAddr)>,
+    enter_us: u64,
     accept_again: Vec<(usize, u64)>,
     journal: JournalIo,
     /// A control message taken while looking whether to sleep.
@@ -198,6 +209,7 @@ impl<M: Machine> CoreIo<M> {
         listeners: Vec<Listener>,
         frame_memory_bytes: usize,
         frame_bytes_max: usize,
+        limits: Arc<ConnectionLimits>,
     ) -> CoreIo<M> {
         CoreIo {
             core,
@@ -217,6 +229,9 @@ impl<M: Machine> CoreIo<M> {
             held: BTreeSet::new(),
             sending: BTreeSet::new(),
             sweep_us: 0,
+            limits,
+            entering: VecDeque::new(),
+            enter_us: 0,
             accept_again: Vec::new(),
             journal: JournalIo::default(),
             control_ahead: None,
@@ -371,10 +386,12 @@ impl<M: Machine> CoreIo<M> {
                 let conn = conn_id(socket);
                 if let Some(state) = self.conns.get_mut(&conn) {
                     state.ended = true;
-                    // A broken connection takes no answers; a finished one is closed once all that it
-                    // said is handed over.
-                    if matches!(reason, EndReason::Failed(_)) || !self.held.contains(&conn) {
+                    // A broken connection takes no answers; one that has only said all it wanted to
+                    // is closed by the shard, once it has them.
+                    if matches!(reason, EndReason::Failed(_)) {
                         self.ring.borrow_mut().close(socket);
+                    } else if !self.held.contains(&conn) {
+                        self.tell(now, Event::PeerFinished { conn });
                     }
                 }
             }
@@ -401,13 +418,18 @@ impl<M: Machine> CoreIo<M> {
         }
     }
 
-    fn on_accepted(
-        &mut self,
-        now: Now,
-        listener: usize,
-        socket: SocketId,
-        peer: std::net::SocketAddr,
-    ) {
+    fn on_accepted(&mut self, now: Now, listener: usize, socket: SocketId, peer: SocketAddr) {
+        if !self.limits.enter_ip(peer.ip()) {
+            tracing::debug!(%peer, "closing a connection: its address has max.connections.per.ip");
+            self.ring.borrow_mut().close(socket);
+        } else if !self.entering.is_empty() || !self.limits.enter() {
+            self.entering.push_back((listener, socket, peer));
+        } else {
+            self.admit_connection(now, listener, socket, peer);
+        }
+    }
+
+    fn admit_connection(&mut self, now: Now, listener: usize, socket: SocketId, peer: SocketAddr) {
         let conn = conn_id(socket);
         let framer = if self.native_listener == Some(listener) {
             Framer::native(self.frame_bytes_max)
@@ -416,6 +438,7 @@ impl<M: Machine> CoreIo<M> {
         };
         let state = Conn {
             socket,
+            ip: peer.ip(),
             framer,
             paused: false,
             receiving: false,
@@ -485,10 +508,8 @@ impl<M: Machine> CoreIo<M> {
                 }
             }
         }
-        if let Some(state) = self.conns.get(&conn)
-            && state.ended
-        {
-            self.ring.borrow_mut().close(state.socket);
+        if self.conns.get(&conn).is_some_and(|state| state.ended) {
+            self.tell(now, Event::PeerFinished { conn });
         }
     }
 
@@ -583,6 +604,8 @@ impl<M: Machine> CoreIo<M> {
         let Some(state) = self.conns.remove(&conn) else {
             return;
         };
+        self.limits.leave();
+        self.limits.leave_ip(state.ip);
         self.sending.remove(&conn);
         self.held.remove(&conn);
         self.copies.straddling_bytes += straddling_bytes(&state.framer);
@@ -646,6 +669,10 @@ impl<M: Machine> CoreIo<M> {
                     let _ = self.links.replies.send((self.core, reply));
                 }
                 Action::StopAccepting => {
+                    for (_, socket, peer) in self.entering.drain(..) {
+                        self.limits.leave_ip(peer.ip());
+                        self.ring.borrow_mut().close(socket);
+                    }
                     self.listeners.clear();
                     self.ring.borrow_mut().stop_accepting();
                 }
@@ -692,6 +719,15 @@ impl<M: Machine> CoreIo<M> {
             let (listener, _) = self.accept_again.swap_remove(index);
             self.ring.borrow_mut().resume_accept(listener);
             worked = true;
+        }
+        if now.monotonic_us >= self.enter_us && !self.entering.is_empty() {
+            self.enter_us = now.monotonic_us + ENTER_AGAIN_US;
+            while !self.entering.is_empty() && self.limits.enter() {
+                if let Some((listener, socket, peer)) = self.entering.pop_front() {
+                    self.admit_connection(now, listener, socket, peer);
+                    worked = true;
+                }
+            }
         }
         if now.monotonic_us < self.sweep_us {
             return worked;
@@ -749,6 +785,18 @@ impl<M: Machine> CoreIo<M> {
                 Some((*place, before + direct))
             })
             .collect();
+        // Nobody reads from who waits for a place, so nobody would hear that it is gone.
+        for conn in by_place.values() {
+            if let Some(state) = conns.get(conn)
+                && !state.admitted
+                && let Some(frame) = state.framer.pending()
+                && ring.cannot_send(state.socket, frame.size_bytes - frame.received_bytes)
+            {
+                tracing::debug!("closing a connection that left while its large request waited");
+                ring.close(state.socket);
+                worked = true;
+            }
+        }
         for place in self.admission.stalled(now.monotonic_us, |place| {
             received.get(&place).copied().unwrap_or(0)
         }) {
@@ -764,9 +812,10 @@ impl<M: Machine> CoreIo<M> {
     fn set_timer(&mut self) {
         let sweep =
             (!self.sending.is_empty() || self.admission.has_waiting()).then_some(self.sweep_us);
+        let enter = (!self.entering.is_empty()).then_some(self.enter_us);
         let accept = self.accept_again.iter().map(|(_, at_us)| *at_us).min();
         let deadline = self.machine.next_deadline();
-        if let Some(at_us) = [sweep, accept, deadline].into_iter().flatten().min() {
+        if let Some(at_us) = [sweep, enter, accept, deadline].into_iter().flatten().min() {
             self.ring.borrow_mut().set_timer(at_us);
         }
     }

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use ring::{Listener, Ring, RingConfig, Waker};
 use storage::open_files::OpenFiles;
 use storage::types::CoreId;
 
+use crate::connection_limits::ConnectionLimits;
 use crate::core_io::{CoreIo, CoreLinks, Machine, TaskQueue};
 use crate::event::Task;
 use crate::ring_disk::RingDisk;
@@ -53,6 +55,8 @@ pub struct CoreConfig {
     pub native_listener: Option<usize>,
     /// Memory for requests that are being received, in bytes.
     pub frame_memory_bytes: usize,
+    /// How many connections there may be, on all cores together.
+    pub limits: Arc<ConnectionLimits>,
     /// `socket.request.max.bytes`.
     pub frame_bytes_max: usize,
     /// Log files that are kept open.
@@ -162,6 +166,7 @@ async fn serve<M: Machine + 'static>(
         config.listeners,
         config.frame_memory_bytes,
         config.frame_bytes_max,
+        config.limits,
     )
     .with_native_listener(config.native_listener);
     let work = Work {

@@ -45,6 +45,11 @@ pub enum Event {
         /// The size that was stated, in bytes.
         size_bytes: i64,
     },
+    /// The client says nothing more, and may still read: it gets the answers that it waits for.
+    PeerFinished {
+        /// The connection.
+        conn: ConnId,
+    },
     /// The connection is gone; no later event names it.
     Closed {
         /// The connection.

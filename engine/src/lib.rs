@@ -10,6 +10,7 @@ pub mod boot;
 mod calls;
 pub mod config;
 mod connection;
+pub mod connection_limits;
 pub mod control;
 mod controller;
 mod coordinator;

@@ -87,7 +87,30 @@ impl Shard {
                 Some(false) => self.actions.push_back(Action::ResumeReceive { conn }),
                 None => {}
             }
+            if connection.finished && connection.is_idle() {
+                self.close(conn, "the client has finished, and has its answers");
+            }
         }
+    }
+
+    /// The client has shut down its side: it gets what it asked for, parked fetches with what there is.
+    pub(crate) fn on_peer_finished(&mut self, now: Now, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        connection.finished = true;
+        if !connection.is_idle() {
+            let parked: Vec<_> = self
+                .fetches
+                .iter()
+                .filter(|(_, state)| state.reply.conn() == conn)
+                .map(|(key, _)| *key)
+                .collect();
+            for key in parked {
+                self.on_fetch_deadline(now, key);
+            }
+        }
+        self.advance(now, conn);
     }
 
     fn start_request(&mut self, now: Now, ticket: Ticket, frame: &Shared, arrived_us: u64) {

@@ -202,6 +202,7 @@ impl Shard {
             } => self.on_accepted(now, conn, listener, peer),
             Event::Frame { conn, frame } => self.on_frame(now, conn, frame),
             Event::BadFrame { conn, size_bytes } => self.on_bad_frame(conn, size_bytes),
+            Event::PeerFinished { conn } => self.on_peer_finished(now, conn),
             Event::Closed { conn } => self.on_closed(conn),
             Event::Sent { conn, released } => self.on_sent(now, conn, released),
             Event::Mesh { from, message } => self.on_mesh(now, from, message),

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use ring::probe::{probe_direct, probe_ring, raise_descriptor_limit};
-use ring::{Listener, RingConfig, Waker, clock};
+use ring::{BACKLOG_USUAL, Listener, RingConfig, Waker, clock};
 use storage::blocking_disk::{BlockingDisk, block_on};
 use storage::recovery::{self, CoreImage};
 use storage::store::{Store, StoreConfig};
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::boot::{Booted, boot};
 use crate::config::listener::HostPort;
 use crate::config::{BrokerConfig, log_dir};
+use crate::connection_limits::ConnectionLimits;
 use crate::control::{ControlConfig, ToCore};
 use crate::core_io::CoreLinks;
 use crate::core_loop::{self, CoreConfig, LOCKED_BYTES_PER_CORE};
@@ -102,9 +103,15 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
     probe_ring(ring_config, cpus.len(), LOCKED_BYTES_PER_CORE).map_err(|lack| lack.to_string())?;
 
     let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
+    // Kafka's default of 50 would turn away clients that all come at once, after a restart.
+    let backlog = if broker.statics().contains_key("socket.listen.backlog.size") {
+        broker.listen_backlog
+    } else {
+        BACKLOG_USUAL
+    };
     for listener in &mut broker.listeners {
         let address = resolve(&listener.bind)?;
-        let group = listen(address, cpus.len()).map_err(|error| {
+        let group = listen(address, cpus.len(), backlog).map_err(|error| {
             format!(
                 "cannot listen on {}://{}:{}: {error}",
                 listener.name, listener.bind.host, listener.bind.port
@@ -171,6 +178,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         .map_err(|error| format!("cannot make an eventfd: {error}"))?;
     let meshes = MeshLinks::full_mesh(&wakers, LINK_CAPACITY);
     let (replies, reply_receiver) = tokio::sync::mpsc::unbounded_channel();
+    let limits = Arc::new(ConnectionLimits::new(&broker));
     let mut threads = Vec::with_capacity(cpus.len());
     let mut to_cores: Vec<ToCore> = Vec::with_capacity(cpus.len());
     let parts = recovered.cores.into_iter().zip(&cpus).zip(&wakers);
@@ -193,6 +201,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             listeners,
             native_listener,
             frame_memory_bytes: config.memory_bytes / 4,
+            limits: Arc::clone(&limits),
             frame_bytes_max: usize::try_from(broker.socket_request_bytes_max).unwrap_or(0),
             open_files_max: open_files_max(descriptors, cores),
             polling_rounds: broker.idle_poll_rounds,
@@ -245,14 +254,14 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
 
 /// Listens, and waits a little where the port is taken: the kernel may still be closing the sockets of
 /// a broker that was killed a moment ago, because a ring is taken down after its process has ended.
-fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
+fn listen(address: SocketAddr, count: usize, backlog: i32) -> io::Result<Vec<Listener>> {
     for _ in 0..PORT_TRIES {
-        match Listener::bind_group(address, count) {
+        match Listener::bind_group_with(address, count, backlog) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => thread::sleep(PORT_PAUSE),
             done => return done,
         }
     }
-    Listener::bind_group(address, count)
+    Listener::bind_group_with(address, count, backlog)
 }
 
 /// Opens the HTTP listener. One that nobody asked for is no reason not to start: where its port is
@@ -294,7 +303,7 @@ fn open_native(
     };
     let address = resolve(place)?;
     let bound = if asked_for {
-        listen(address, listeners.len())
+        listen(address, listeners.len(), BACKLOG_USUAL)
     } else {
         Listener::bind_group(address, listeners.len())
     };

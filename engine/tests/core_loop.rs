@@ -6,10 +6,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use millrace_engine::config::BrokerConfig;
+use millrace_engine::connection_limits::ConnectionLimits;
 use millrace_engine::core_io::{CoreLinks, Machine};
 use millrace_engine::core_loop::{self, CoreConfig};
 use millrace_engine::event::{Action, ConnId, ControlMessage, ControlReply, Event};
@@ -104,7 +107,9 @@ impl Machine for Stand {
                 };
                 self.answer(ConnId(token), answer.into());
             }
-            Event::BadFrame { conn, .. } => self.actions.push_back(Action::Close { conn }),
+            Event::BadFrame { conn, .. } | Event::PeerFinished { conn } => {
+                self.actions.push_back(Action::Close { conn })
+            }
             Event::Sent { .. } => self.unsent_count -= 1,
             Event::Control(ControlMessage::Shutdown) => {
                 assert_eq!(self.unsent_count, 0, "one report for each answer");
@@ -143,6 +148,8 @@ impl Cores {
             Listener::bind_group("127.0.0.1:0".parse().unwrap(), 1).expect("a free port");
         let address = listeners[0].local();
         let (replies, mut ready) = tokio::sync::mpsc::unbounded_channel();
+        let (broker, _) = BrokerConfig::read(None, &[]).expect("the defaults");
+        let limits = Arc::new(ConnectionLimits::new(&broker));
         let mut control = Vec::new();
         let mut threads = Vec::new();
         for (core, mesh) in MeshLinks::full_mesh(&wakers, 4).into_iter().enumerate() {
@@ -156,6 +163,7 @@ impl Cores {
                 listeners: std::mem::take(&mut listeners),
                 native_listener: None,
                 frame_memory_bytes: 16 << 20,
+                limits: Arc::clone(&limits),
                 frame_bytes_max: FRAME_BYTES_MAX,
                 open_files_max: 100,
                 polling_rounds: 10,

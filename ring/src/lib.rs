@@ -16,7 +16,7 @@ pub mod wake;
 
 pub use file::{File, FileOutcome, OpenOptions};
 pub use helper::space;
-pub use listener::Listener;
+pub use listener::{BACKLOG_USUAL, Listener};
 pub use op::OpToken;
 pub use ring::{Completion, Ring, RingConfig};
 pub use socket::{EndReason, IntoBuf, SocketId};

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Connections that wait to be accepted, at most; the kernel's own limit may be lower.
-const BACKLOG: libc::c_int = 4096;
+pub const BACKLOG_USUAL: i32 = 4096;
 
 /// A listening socket that is not yet on a ring; made at start, moved to its core.
 #[derive(Debug)]
@@ -24,18 +24,31 @@ impl Listener {
     /// `AddrInUse` also when another process listens there with SO_REUSEPORT: a second broker must not
     /// take half of the connections silently.
     pub fn bind_group(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
+        Listener::bind_group_with(address, count, BACKLOG_USUAL)
+    }
+
+    /// As [`Listener::bind_group`], with at most `backlog` connections that wait to be accepted, for
+    /// each core.
+    ///
+    /// # Errors
+    /// As [`Listener::bind_group`].
+    pub fn bind_group_with(
+        address: SocketAddr,
+        count: usize,
+        backlog: i32,
+    ) -> io::Result<Vec<Listener>> {
         assert!(count > 0);
         // The guard does not share its port, so it fails where anybody listens. It lets go before the
         // sharing sockets take the port.
         let guard = Listener::bind(address, false)?;
-        listen(&guard.fd)?;
+        listen(&guard.fd, backlog)?;
         let address = guard.local;
         drop(guard);
         let group = (0..count)
             .map(|_| Listener::bind(address, true))
             .collect::<io::Result<Vec<_>>>()?;
         for listener in &group {
-            listen(&listener.fd)?;
+            listen(&listener.fd, backlog)?;
         }
         Ok(group)
     }
@@ -78,9 +91,9 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
-fn listen(fd: &OwnedFd) -> io::Result<()> {
+fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
     // SAFETY: no memory is passed.
-    check(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG) }).map(|_| ())
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(|_| ())
 }
 
 pub(crate) fn set_option(fd: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io::Result<()> {

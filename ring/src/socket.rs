@@ -382,6 +382,40 @@ impl Ring {
         Some(self.sockets.get(id)?.into.as_ref()?.filled)
     }
 
+    /// Whether a client that is not read from now can no longer send `missing_bytes` more: it has reset
+    /// the connection, or finished with less than that in the kernel's buffer. Two system calls.
+    pub fn cannot_send(&mut self, id: SocketId, missing_bytes: usize) -> bool {
+        const TCP_CLOSE: u8 = 7;
+        const TCP_CLOSE_WAIT: u8 = 8;
+        let Some(socket) = self.sockets.get(id) else {
+            return true;
+        };
+        let fd = socket.fd.as_raw_fd();
+        // SAFETY: all of tcp_info is plain numbers, for which zero is a value.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut len = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the descriptor is open, and `info` is writable for `len` bytes.
+        let told = unsafe {
+            libc::getsockopt(
+                fd,
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut len,
+            )
+        };
+        match info.tcpi_state {
+            TCP_CLOSE => told == 0,
+            TCP_CLOSE_WAIT => {
+                let mut unread: libc::c_int = 0;
+                // SAFETY: the descriptor is open, and `unread` is writable for the call.
+                let told = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut unread) };
+                told == 0 && usize::try_from(unread).is_ok_and(|unread| unread < missing_bytes)
+            }
+            _ => false,
+        }
+    }
+
     /// Arms what this socket should be doing and is not.
     fn advance_receive(&mut self, id: SocketId) {
         let multishot = self.multishot_receive;

@@ -4,14 +4,16 @@
 //! Data in memory is only ever admitted against the reserve, so a full disk can always be given what
 //! was acknowledged: the reserve file shrinks by what a segment needs. From then on the directory is
 //! full and takes nothing, until the reserve has its size back. The last part of the reserve is never
-//! counted for data: checkpoints and deletions must go on when everything else is spent.
+//! counted for data: checkpoints, deletions, changes of metadata and the journal of the next start must
+//! go on when everything else is spent.
 
 use std::path::{Path, PathBuf};
 
 use crate::types::CoreId;
 
-/// What of a reserve is left for checkpoints, metadata and rounding.
-const KEPT_BYTES_MAX: u64 = 4 << 20;
+/// Which part of a reserve is kept from data, as a divisor: a journal file (a sixth of the reserve, by
+/// `StoreConfig::new`), and the rest for checkpoints, metadata and rounding.
+const KEPT_DIVISOR: u64 = 4;
 
 /// What the owner must do to the reserve file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +71,9 @@ impl DirSpace {
     /// Whether `bytes` more are covered by the reserve.
     pub(crate) fn admits(&self, bytes: u64) -> bool {
         // An empty memory takes one batch of any size: its segment is asked for space next.
-        self.dirty_bytes == 0 || self.dirty_bytes + bytes <= self.reserved_bytes - self.kept()
-    }
-
-    fn kept(&self) -> u64 {
-        KEPT_BYTES_MAX.min(self.reserved_bytes / 4)
+        let kept = self.target_bytes / KEPT_DIVISOR;
+        self.dirty_bytes == 0
+            || self.dirty_bytes + bytes <= self.reserved_bytes.saturating_sub(kept)
     }
 
     pub(crate) fn on_dirty(&mut self, bytes: u64) {
@@ -117,15 +117,20 @@ impl DirSpace {
 
     /// When [`DirSpace::poll_need`] may have more to do.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
-        (!self.working && self.reserved_bytes < self.target_bytes).then_some(self.retry_due_us)
+        if self.working {
+            None
+        } else if self.pressed {
+            Some(0)
+        } else {
+            (self.reserved_bytes < self.target_bytes).then_some(self.retry_due_us)
+        }
     }
 
-    /// The reserve file has a new size, or could not get it. True if the directory has room again.
+    /// The reserve file was to be given another size, and has this one, be it `done` or not. True if
+    /// the directory has room again.
     pub(crate) fn on_reserve(&mut self, bytes: u64, grow: bool, done: bool) -> bool {
         self.working = false;
-        if done {
-            self.reserved_bytes = bytes;
-        }
+        self.reserved_bytes = bytes;
         if grow && done {
             return std::mem::replace(&mut self.full, false);
         }
@@ -156,8 +161,8 @@ mod tests {
     #[test]
     fn nothing_is_admitted_beyond_the_reserve() {
         let mut space = space();
-        assert!(space.admits(60 << 20));
-        space.on_dirty(60 << 20);
+        assert!(space.admits(48 << 20));
+        space.on_dirty(48 << 20);
         assert!(!space.admits(1));
         space.on_clean(10 << 20);
         assert!(space.admits(10 << 20));
@@ -174,10 +179,23 @@ mod tests {
         // Not before a while, and only the whole reserve opens the directory again.
         assert_eq!(space.poll_need(2), SpaceNeed::Nothing);
         assert_eq!(space.poll_need(3_000_000), SpaceNeed::Grow(64 << 20));
-        assert!(!space.on_reserve(64 << 20, true, false));
+        assert!(!space.on_reserve(56 << 20, true, false));
         assert!(space.is_full());
         assert_eq!(space.poll_need(6_000_000), SpaceNeed::Grow(64 << 20));
         assert!(space.on_reserve(64 << 20, true, true));
         assert!(!space.is_full());
+    }
+
+    #[test]
+    fn a_start_on_a_full_disk_gives_what_an_earlier_start_kept() {
+        let mut space = DirSpace::new(Path::new("/d"), CoreId(0), 64 << 20);
+        assert_eq!(space.poll_need(0), SpaceNeed::Grow(64 << 20));
+        // Not all of it can be had, but the file of the last start is there.
+        assert!(!space.on_reserve(20 << 20, true, false));
+        assert!(space.is_full() && space.is_settled());
+        // The new journal finds no room.
+        assert!(!space.on_no_space(), "known to be full");
+        assert_eq!(space.next_deadline_us(), Some(0));
+        assert_eq!(space.poll_need(1), SpaceNeed::Shrink(12 << 20));
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct Dir {
     flushing: bool,
     checkpoints: checkpoints::Checkpoints,
     space: DirSpace,
+    /// A journal file found no room: it is tried again when the reserve has changed.
+    journal_starved: bool,
     deletions: Vec<Deletion>,
     /// Being removed.
     deleting: Vec<Deletion>,

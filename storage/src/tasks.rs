@@ -183,6 +183,7 @@ pub(crate) enum Outcome {
     },
     Reserve {
         dir: usize,
+        /// The size it has now.
         bytes: u64,
         grow: bool,
         result: io::Result<()>,
@@ -210,7 +211,14 @@ impl StoreTask {
                 dir,
                 id,
                 capacity_bytes,
-                result: make_journal(&disk, &path, head, capacity_bytes).await,
+                result: match make_journal(&disk, &path, head, capacity_bytes).await {
+                    Err(error) => {
+                        // What was written of it takes room that others need; a next try has another name.
+                        let _ = disk.remove_file(&path).await;
+                        Err(error)
+                    }
+                    made => made,
+                },
             },
             Job::FlushJournal {
                 dir,
@@ -265,12 +273,15 @@ impl StoreTask {
                 path,
                 bytes,
                 grow,
-            } => Outcome::Reserve {
-                dir,
-                bytes,
-                grow,
-                result: set_reserve(&disk, &path, bytes, grow).await,
-            },
+            } => {
+                let (bytes, result) = set_reserve(&disk, &path, bytes, grow).await;
+                Outcome::Reserve {
+                    dir,
+                    bytes,
+                    grow,
+                    result,
+                }
+            }
             Job::Compact(job) => Outcome::Compact(job.run(&disk).await),
             Job::Allocate {
                 log,
@@ -635,14 +646,31 @@ pub(crate) async fn move_files<D: Disk>(disk: &D, work: &[FileWork]) -> io::Resu
     Ok(())
 }
 
-async fn set_reserve<D: Disk>(disk: &D, path: &Path, bytes: u64, grow: bool) -> io::Result<()> {
-    let file = disk.open(path, OpenMode::Create).await?;
-    if grow {
-        set_aside(disk, &file, 0, bytes).await?;
-    } else {
-        disk.truncate(&file, bytes).await?;
+/// Gives the reserve file a size; tells which it has then.
+async fn set_reserve<D: Disk>(
+    disk: &D,
+    path: &Path,
+    bytes: u64,
+    grow: bool,
+) -> (u64, io::Result<()>) {
+    let mut there = 0;
+    let result = async {
+        let file = disk.open(path, OpenMode::Create).await?;
+        there = disk.length(&file).await?;
+        if grow {
+            if let Err(error) = set_aside(disk, &file, 0, bytes).await {
+                // Some file systems have given a part: it is not to be taken from who needs it now.
+                disk.truncate(&file, there).await?;
+                return Err(error);
+            }
+        } else {
+            disk.truncate(&file, bytes).await?;
+        }
+        there = bytes;
+        disk.sync_data(&file).await
     }
-    disk.sync_data(&file).await
+    .await;
+    (there, result)
 }
 
 #[cfg(test)]

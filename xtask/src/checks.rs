@@ -12,15 +12,27 @@ const STEPS: &[&str] = &[
     "sim",
     "interop",
     "crash",
+    "powercut",
+    "disks",
     "hostile",
+    "scale",
     "conformance",
 ];
 /// The one build profile of all checks, so that nothing is compiled twice; see Cargo.toml.
 const PROFILE: &str = "checks";
 /// The steps that need real clients, or Kafka itself.
-const STEPS_INTEROP: &[&str] = &["interop", "crash", "hostile", "conformance"];
+const STEPS_INTEROP: &[&str] = &[
+    "interop",
+    "crash",
+    "powercut",
+    "disks",
+    "hostile",
+    "scale",
+    "conformance",
+];
 /// The small versions of the long suites that every run of CI makes.
 const CI_KILL_ROUNDS: &str = "3";
+const CI_POWERCUT_ROUNDS: &str = "4";
 const CI_HOSTILE_FRAMES: &str = "10000";
 const CI_SIM_MINUTES: u64 = 2;
 const CI_FUZZ_SECONDS: u64 = 1;
@@ -125,11 +137,27 @@ pub fn test(skip_interop: bool, only: &[String], filter: Option<&str>) -> Report
             suite("crash").args(["--rounds", CI_KILL_ROUNDS, "--cores", "2"]),
         );
     }
+    for (step, arguments) in [
+        ("powercut", &["--rounds", CI_POWERCUT_ROUNDS][..]),
+        ("disks", &[]),
+    ] {
+        if wanted(step) {
+            match forgetful_file_system() {
+                Ok(()) => {
+                    report.run(step, suite(step).args(arguments));
+                }
+                Err(why) => report.skip(&format!("{step}: no file system can be mounted: {why}")),
+            }
+        }
+    }
     if wanted("hostile") {
         report.run(
             "hostile",
             suite("hostile").args(["--frames", CI_HOSTILE_FRAMES]),
         );
+    }
+    if wanted("scale") {
+        report.run("scale", suite("scale").args(["--size", "small"]));
     }
     if wanted("conformance") {
         report.run("conformance", filtered(&mut suite("conformance"), filter));
@@ -170,6 +198,30 @@ pub fn kill(rounds: u32, cores: u32, broker: &str) -> Report {
             "--cores",
             &cores.to_string(),
         ]);
+    })
+}
+
+/// Rounds of power cuts.
+pub fn powercut(rounds: u32, seed: Option<u64>, broker: &str) -> Report {
+    one_suite("powercut", broker, |command| {
+        command.args(["--rounds", &rounds.to_string()]);
+        if let Some(seed) = seed {
+            command.args(["--seed", &seed.to_string()]);
+        }
+    })
+}
+
+/// Full and broken disks.
+pub fn disks(filter: Option<&str>) -> Report {
+    one_suite("disks", "millrace", |command| {
+        filtered(command, filter);
+    })
+}
+
+/// Many connections, partitions, group members; load with restarts.
+pub fn scale(filter: Option<&str>, size: &str) -> Report {
+    one_suite("scale", "millrace", |command| {
+        filtered(command.args(["--size", size]), filter);
     })
 }
 
@@ -260,6 +312,23 @@ fn suite(name: &str) -> Command {
         )
         .arg(format!("tests/{name}/run.py"));
     command
+}
+
+/// Why a file system of our own cannot be mounted here.
+fn forgetful_file_system() -> Result<(), String> {
+    let output = Command::new(workspace::interop().join("venv/bin/python"))
+        .current_dir(workspace::root().join("tests"))
+        .args([
+            "-c",
+            "import sys; from harness import forgetful; sys.exit(forgetful.why_not())",
+        ])
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
 }
 
 fn filtered<'a>(command: &'a mut Command, filter: Option<&str>) -> &'a mut Command {

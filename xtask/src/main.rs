@@ -68,6 +68,33 @@ enum Task {
         #[arg(long, default_value = "millrace", value_parser = ["millrace", "kafka"])]
         broker: String,
     },
+    /// The same on a file system that forgets at a power cut what was not fsynced
+    Powercut {
+        /// How many rounds
+        #[arg(long, default_value_t = 30)]
+        rounds: u32,
+        /// Decides what is lost, when, and how the broker is restarted; printed at every run
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Run against `millrace`, or against Kafka (with a flush a message) to check the suite itself
+        #[arg(long, default_value = "millrace", value_parser = ["millrace", "kafka"])]
+        broker: String,
+    },
+    /// Log directories that are full, or answer EIO, under load
+    Disks {
+        /// Only cases whose name matches this regular expression
+        #[arg(long, value_name = "REGEX")]
+        filter: Option<String>,
+    },
+    /// Many connections, many partitions, rebalancing groups, large records, load with restarts
+    Scale {
+        /// Only cases whose name matches this regular expression
+        #[arg(long, value_name = "REGEX")]
+        filter: Option<String>,
+        /// `small` takes about a minute, `full` a quarter of an hour
+        #[arg(long, default_value = "full", value_parser = ["small", "full"])]
+        size: String,
+    },
     /// The same requests to Kafka and to Millrace, compared field by field
     Conformance {
         /// Only cases whose name matches this regular expression
@@ -123,6 +150,13 @@ fn main() -> ExitCode {
             cores,
             broker,
         } => checks::kill(rounds, cores, &broker),
+        Task::Powercut {
+            rounds,
+            seed,
+            broker,
+        } => checks::powercut(rounds, seed, &broker),
+        Task::Disks { filter } => checks::disks(filter.as_deref()),
+        Task::Scale { filter, size } => checks::scale(filter.as_deref(), &size),
         Task::Conformance { filter, broker } => checks::conformance(filter.as_deref(), &broker),
         Task::Interop {
             filter,

@@ -27,13 +27,39 @@ impl Store {
         bytes: &[u8],
         stamp: AppendStamp,
     ) -> Result<Appended, AppendError> {
+        self.append_as(now, log, bytes, stamp, false)
+    }
+
+    /// As [`Store::append`], for what must be written on a full disk too, because it is how room is
+    /// made there: changes of metadata. It is small, and a part of the reserve is kept for it.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing is taken then.
+    pub fn append_essential(
+        &mut self,
+        now: Now,
+        log: LogId,
+        bytes: &[u8],
+        stamp: AppendStamp,
+    ) -> Result<Appended, AppendError> {
+        self.append_as(now, log, bytes, stamp, true)
+    }
+
+    fn append_as(
+        &mut self,
+        now: Now,
+        log: LogId,
+        bytes: &[u8],
+        stamp: AppendStamp,
+        essential: bool,
+    ) -> Result<Appended, AppendError> {
         let view = BatchView::new(bytes).map_err(|_| AppendError::Malformed)?;
         let header = view.header();
         let records = i64::from(header.last_offset_delta()) + 1;
         if records <= 0 {
             return Err(AppendError::Malformed);
         }
-        let dir = self.admit(log, bytes.len() as u64)?;
+        let dir = self.admit(log, bytes.len() as u64, essential)?;
         let partition = self.log(log).expect("admitted");
         if should_roll(partition, now, bytes.len() as u64, header) {
             self.close_active(now, log);
@@ -111,7 +137,7 @@ impl Store {
     }
 
     /// Whether `bytes` may be appended to a log now; its directory if so.
-    fn admit(&mut self, log: LogId, bytes: u64) -> Result<usize, AppendError> {
+    fn admit(&mut self, log: LogId, bytes: u64, essential: bool) -> Result<usize, AppendError> {
         let partition = self.log(log).ok_or(AppendError::NotReady)?;
         if partition.state != LogState::Live {
             return Err(AppendError::NotReady);
@@ -121,7 +147,7 @@ impl Store {
         if state.offline {
             return Err(AppendError::Offline);
         }
-        if state.space.is_full() {
+        if state.space.is_full() && !essential {
             return Err(AppendError::DiskFull);
         }
         // One batch always fits, however large, when nothing else waits.
@@ -129,7 +155,7 @@ impl Store {
             self.dirty_bytes > 0 && self.dirty_bytes + bytes > self.config.dirty_bytes_max;
         let backlog = state.journal.backlog_bytes() + state.straight_bytes;
         let journal_full = backlog > 0 && backlog + bytes > self.config.journal_file_bytes;
-        let space_full = !state.space.admits(bytes);
+        let space_full = !essential && !state.space.admits(bytes);
         if memory_full || journal_full || space_full || self.shutting_down {
             self.waits_for_room = true;
             return Err(AppendError::Busy);

@@ -321,6 +321,9 @@ impl Store {
 
     /// Makes journal files as they are needed.
     pub(super) fn poll_journal_need(&mut self, dir: usize) {
+        if self.dirs[dir].journal_starved {
+            return;
+        }
         // Beyond the usual number where otherwise the very work that frees files (heads of tail blocks,
         // a checkpoint's mark) would wait for one.
         let must_grow = !self.dirs[dir].ready
@@ -352,6 +355,7 @@ impl Store {
             Ok(()) => self.dirs[dir].journal.on_file_made(id, capacity_bytes),
             Err(error) if is_full(&error) => {
                 self.dirs[dir].journal.on_file_failed();
+                self.dirs[dir].journal_starved = true;
                 self.on_no_space(dir);
             }
             Err(error) => self.fail_dir(dir, format!("a journal file cannot be made: {error}")),

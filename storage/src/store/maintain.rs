@@ -206,6 +206,7 @@ impl Store {
 
     fn on_reserve(&mut self, now: Now, dir: usize, bytes: u64, grow: bool, result: io::Result<()>) {
         let was_full = self.dirs[dir].space.is_full();
+        self.dirs[dir].journal_starved = false;
         let done = match &result {
             Ok(()) => true,
             Err(error) if is_full(error) => false,
@@ -219,9 +220,8 @@ impl Store {
         } else if !was_full && self.dirs[dir].space.is_full() {
             self.notices.push_back(Notice::DirFull { dir });
         }
-        if done {
-            self.feed_starved();
-        }
+        // Also where it stays as it was: others may have given room meanwhile.
+        self.feed_starved();
         self.on_durable(now, dir);
         self.tell_room();
     }

@@ -46,6 +46,7 @@ impl Store {
                 flushing: false,
                 checkpoints: Default::default(),
                 space: DirSpace::new(path, config.core, config.reserve_bytes),
+                journal_starved: false,
                 deletions: Vec::new(),
                 deleting: Vec::new(),
                 renaming: HashSet::new(),

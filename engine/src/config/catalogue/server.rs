@@ -99,11 +99,11 @@ pub static SERVER: &[KeySpec] = keys! {
     "Addresses to listen on, each as NAME://host:port with its own name and port.";
     "max.connection.creation.rate": Int, "2147483647", AtLeast(0), Accepted, Dynamic;
     "Most new connections a second.";
-    "max.connections": Int, "2147483647", AtLeast(0), Accepted, Static;
+    "max.connections": Int, "2147483647", AtLeast(0), Honoured, Static;
     "Most connections of this broker.";
-    "max.connections.per.ip": Int, "2147483647", AtLeast(0), Accepted, Static;
+    "max.connections.per.ip": Int, "2147483647", AtLeast(0), Honoured, Static;
     "Most connections from one address.";
-    "max.connections.per.ip.overrides": String, "", Any, Accepted, Static;
+    "max.connections.per.ip.overrides": String, "", Any, Honoured, Static;
     "Most connections from particular addresses, as address:count pairs.";
     "max.incremental.fetch.session.cache.slots": Int, "1000", AtLeast(0), Honoured, Static;
     "Most incremental fetch sessions that are kept.";
@@ -185,7 +185,7 @@ pub static SERVER: &[KeySpec] = keys! {
     "Longest time in milliseconds to set up a connection to another node.";
     "socket.connection.setup.timeout.ms": Long, "10000", Any, Accepted, Static;
     "First time in milliseconds to set up a connection to another node.";
-    "socket.listen.backlog.size": Int, "50", AtLeast(1), Accepted, Static;
+    "socket.listen.backlog.size": Int, "50", AtLeast(1), Honoured, Static;
     "Connections that may wait to be accepted.";
     "socket.receive.buffer.bytes": Int, "102400", Any, Accepted, Static;
     "Receive buffer in bytes of a connection; the kernel's own tuning is left alone.";

@@ -1,0 +1,113 @@
+"""Rounds of load with acks=all on a file system that forgets at a power cut what was not fsynced (`harness/forgetful.py`);
+after each, everything acknowledged must be there (`harness/promises.py`).
+"""
+
+import argparse
+import os
+import pathlib
+import random
+import shutil
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from harness import forgetful, server  # noqa: E402
+from harness.promises import PARTITIONS, TOPIC, Acknowledged, Load, create, delete, verify  # noqa: E402
+from harness.report import Report  # noqa: E402
+
+
+def power_cut(broker, disk, chance, frozen):
+    """Ends the broker and the power; what was lost, in words."""
+    if frozen:
+        # The disk stops in the middle of what it does; the broker learns nothing of it.
+        disk.freeze()
+        time.sleep(chance.uniform(0.0, 0.05))
+        broker.process.kill()
+    else:
+        broker.kill()
+    seed = chance.getrandbits(32)
+    lost = disk.cut(seed)
+    broker.kill()
+    return ", ".join(f"{name} {value}" for name, value in lost.items()) + f", seed of the cut {seed}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--broker", choices=["millrace", "kafka"], default="millrace")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    options = parser.parse_args()
+    report = Report()
+    why = forgetful.why_not()
+    if why is not None:
+        report.fail("a file system can be mounted here", f"{why}\nrun it as root, or where unprivileged user namespaces and /dev/fuse are allowed")
+        report.finish()
+    forgetful.private_mounts()
+    chance = random.Random(options.seed)
+    overrides = {"log.segment.bytes": str(1 << 20)}
+    if options.broker == "kafka":
+        # Its default keeps nearly nothing.
+        overrides["log.flush.interval.messages"] = "1"
+    directory = server.INTEROP / "run" / f"powercut-{options.broker}"
+    broker = server.Server(options.broker, directory, chance.randint(1, len(os.sched_getaffinity(0))), overrides)
+    features = ["no-fallocate"] if options.broker == "millrace" and chance.random() < 0.3 else []
+    disk = forgetful.Forgetful(broker.data, *features)
+    report.note(f"seed {options.seed}; the file system {' and '.join(features) or 'has everything'}")
+    promised = Acknowledged()
+    broker.start()
+    promised.topics[TOPIC] = create(broker, TOPIC, PARTITIONS)
+    time.sleep(0.5)
+    load = Load(broker, promised, options.seed)
+    broken, before = False, 0
+    try:
+        for number in range(1, options.rounds + 1):
+            name = f"power cut {number}"
+            time.sleep(chance.uniform(0.3, 2.5))
+            if not report.check(f"{name}: the broker lived until then", broker.alive(), broker.log_tail):
+                break
+            promised.topics[f"made-in-round-{number}"] = create(broker, f"made-in-round-{number}", 2)
+            if number > 2:
+                gone = f"made-in-round-{number - 2}"
+                delete(broker, gone)
+                del promised.topics[gone]
+                promised.deleted.add(gone)
+            lost = power_cut(broker, disk, chance, chance.random() < 0.5)
+            if chance.random() < 0.3:
+                # And again while it recovers, or right after.
+                broker.start()
+                time.sleep(chance.uniform(0.0, 0.3))
+                lost += "; then " + power_cut(broker, disk, chance, chance.random() < 0.5)
+            if options.broker == "millrace":
+                # The number of cores may change between starts.
+                broker.cores = chance.randint(1, len(os.sched_getaffinity(0)))
+            seconds = broker.start()
+            try:
+                count, wrong = load.verified()
+            except AssertionError as error:
+                count, wrong = len(promised.records), [str(error)]
+            broken |= bool(wrong)
+            before, new = count, count - before
+            report.note(f"{name}: {lost}; the restart on {broker.cores} cores took {seconds:.2f} s")
+            report.check(
+                f"{name}: all {count} acknowledged records ({new} new) are there once, at their offsets", not wrong,
+                "\n".join(wrong) + f"\nseed {options.seed}\n{broker.log_tail(20)}",
+            )
+            if load.fatal or broken:
+                break
+        load.stop()
+        report.check("the producers went on through every cut", not load.fatal, "\n".join(load.fatal))
+        count, wrong = verify(broker, promised)
+        report.check(f"in the end all {count} acknowledged records are there", not wrong and count > 0, "\n".join(wrong))
+    except AssertionError as error:
+        report.fail("the broker serves", f"{error}\nseed {options.seed}")
+    finally:
+        load.stopping.set()
+        broker.kill()
+        disk.close()
+        shutil.rmtree(directory / "data", ignore_errors=True)
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()
