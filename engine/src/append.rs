@@ -251,9 +251,8 @@ impl Shard {
         };
         match self.store.append(now, log, batch, stamp) {
             Ok(appended) => {
-                let topic = std::sync::Arc::clone(&partition.topic);
                 self.metrics
-                    .on_appended(&topic, batch.len(), accepted.record_count);
+                    .on_appended(name.topic_id, batch.len(), accepted.record_count);
                 Attempt::Appended(Unacked {
                     offset_end: appended.offset_end.0,
                     base_offset: appended.base_offset.0,

@@ -14,6 +14,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use storage::types::{CoreId, TopicId};
 
+use crate::ids::OwnMap;
+
 /// A part of a request's way, of which the time is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -171,8 +173,9 @@ pub struct ShardMetrics {
     requests: [u64; API_KEYS],
     native_requests: [u64; NATIVE_KINDS],
     errors: BTreeMap<(i16, i16), u64>,
-    topics: HashMap<String, TopicTotals>,
-    fetched: HashMap<TopicId, u64>,
+    topics: OwnMap<TopicId, TopicTotals>,
+    /// By name, in what goes to the control thread.
+    named: HashMap<String, TopicTotals>,
     produce: [Latency; 4],
     fetch: [Latency; 4],
 }
@@ -193,8 +196,8 @@ impl ShardMetrics {
             requests: [0; API_KEYS],
             native_requests: [0; NATIVE_KINDS],
             errors: BTreeMap::new(),
-            topics: HashMap::new(),
-            fetched: HashMap::new(),
+            topics: OwnMap::default(),
+            named: HashMap::new(),
             produce: std::array::from_fn(|_| Latency::new()),
             fetch: std::array::from_fn(|_| Latency::new()),
         }
@@ -225,26 +228,23 @@ impl ShardMetrics {
     }
 
     /// A batch was appended.
-    pub fn on_appended(&mut self, topic: &str, bytes: usize, record_count: i32) {
-        let totals = match self.topics.get_mut(topic) {
-            Some(totals) => totals,
-            None => self.topics.entry(topic.to_owned()).or_default(),
-        };
+    pub fn on_appended(&mut self, topic: TopicId, bytes: usize, record_count: i32) {
+        let totals = self.topics.entry(topic).or_default();
         totals.received_bytes += bytes as u64;
         totals.received_records += u64::try_from(record_count).unwrap_or(0);
         self.copies.produce_bytes += bytes as u64;
     }
 
     /// Data of a topic goes into an answer.
-    pub fn on_fetched(&mut self, topic_id: TopicId, bytes: usize) {
+    pub fn on_fetched(&mut self, topic: TopicId, bytes: usize) {
         if bytes > 0 {
-            *self.fetched.entry(topic_id).or_default() += bytes as u64;
+            self.topics.entry(topic).or_default().sent_bytes += bytes as u64;
         }
     }
 
     /// A topic is gone.
-    pub fn forget_topic(&mut self, topic: &str) {
-        self.topics.remove(topic);
+    pub fn forget_topic(&mut self, topic: TopicId) {
+        self.topics.remove(&topic);
     }
 
     /// A Produce spent this long in a stage.
@@ -260,9 +260,9 @@ impl ShardMetrics {
     /// A copy for the control thread; `name_of` tells the names of topics that are still there.
     pub fn snapshot<'a>(&self, name_of: impl Fn(TopicId) -> Option<&'a str>) -> ShardMetrics {
         let mut copy = self.clone();
-        for (id, bytes) in copy.fetched.drain() {
+        for (id, totals) in copy.topics.drain() {
             if let Some(name) = name_of(id) {
-                copy.topics.entry(name.to_owned()).or_default().sent_bytes += bytes;
+                copy.named.insert(name.to_owned(), totals);
             }
         }
         copy
@@ -496,7 +496,7 @@ impl Collector for Snapshot {
 impl Snapshot {
     fn encode_topics(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut topics: BTreeMap<&str, TopicTotals> = BTreeMap::new();
-        for (name, totals) in self.cores.iter().flat_map(|core| &core.topics) {
+        for (name, totals) in self.cores.iter().flat_map(|core| &core.named) {
             let sum = topics.entry(name).or_default();
             sum.received_bytes += totals.received_bytes;
             sum.received_records += totals.received_records;
@@ -599,17 +599,18 @@ mod tests {
         second.on_error(ApiKey::Fetch, ErrorCode::OffsetOutOfRange);
         second.on_error(ApiKey::Fetch, ErrorCode::None);
         first.received_bytes = 77;
-        first.on_appended("t", 100, 3);
-        second.on_appended("t", 10, 1);
-        second.on_appended("gone", 10, 1);
-        second.forget_topic("gone");
-        second.on_fetched(TopicId::from_u128(5), 40);
-        second.on_fetched(TopicId::from_u128(6), 40);
+        let (topic, gone) = (TopicId::from_u128(5), TopicId::from_u128(6));
+        first.on_appended(topic, 100, 3);
+        second.on_appended(topic, 10, 1);
+        second.on_appended(gone, 10, 1);
+        second.forget_topic(gone);
+        second.on_fetched(topic, 40);
+        second.on_fetched(gone, 40);
         for us in [40, 50, 51, 1_000_000, 900_000_000] {
             first.on_produce_stage(Stage::Flush, us);
         }
-        let second = second.snapshot(|id| (id == TopicId::from_u128(5)).then_some("t"));
-        vec![first, second]
+        let name_of = |id| (id == topic).then_some("t");
+        vec![first.snapshot(name_of), second.snapshot(name_of)]
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl Shard {
             }
         }
         if let Some(topic) = topic {
-            self.metrics.forget_topic(topic);
+            self.metrics.forget_topic(topic_id);
             self.forget_topic_offsets(now, topic, topic_id);
         }
     }

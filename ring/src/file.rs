@@ -1,10 +1,11 @@
 //! Files on the ring: opened, read, written, flushed, named and removed without blocking the core.
 //! Lives on one core; knows no journal and no segment.
 //!
-//! A write that must be durable carries RWF_DSYNC where the file system is known to obey it: one
-//! request, which completes when data and the metadata needed to find it are on the device. Elsewhere
-//! (FUSE hands the flag to nobody) a flush follows the write, before the write counts as done. Short reads and writes are continued here, so that a
-//! completion always means the whole of it (or the end of the file, or an error).
+//! A write that must be durable carries RWF_DSYNC where the file system is known to obey it and the
+//! device to write through: one request, which completes when data and the metadata needed to find it
+//! are on the device. Elsewhere a flush follows the write, before the write counts as done. Short reads
+//! and writes are continued here, so that a completion always means the whole of it (or the end of the
+//! file, or an error).
 
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
@@ -97,6 +98,10 @@ impl File {
 const OBEYING_DSYNC: [u64; 3] = [0xEF53, 0x5846_5342, 0x9123_683E];
 
 impl File {
+    /// Whether a write with RWF_DSYNC is durable when it completes, and completes without a kernel
+    /// worker. Where the device must be flushed, the kernel leaves that to a worker on the processor that
+    /// took the device's interrupt: behind a client that spins there, each write would wait for a tick of
+    /// the scheduler. A flush of its own runs beside the core instead.
     fn obeys_dsync(&self) -> bool {
         if let Some(known) = self.inner.obeys_dsync.get() {
             return known;
@@ -105,9 +110,30 @@ impl File {
         let mut about: libc::statfs = unsafe { std::mem::zeroed() };
         // SAFETY: the descriptor is open and `about` is writable for the call, which asks once a file.
         let result = unsafe { libc::fstatfs(self.as_raw_fd(), &raw mut about) };
-        let obeys = result == 0 && OBEYING_DSYNC.contains(&(about.f_type as u64));
+        let obeys =
+            result == 0 && OBEYING_DSYNC.contains(&(about.f_type as u64)) && self.writes_through();
         self.inner.obeys_dsync.set(Some(obeys));
         obeys
+    }
+
+    /// Whether the device has no volatile cache, or can write around it (FUA).
+    fn writes_through(&self) -> bool {
+        // SAFETY: all of stat is plain numbers, for which zero is a value.
+        let mut about: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open and `about` is writable for the call.
+        if unsafe { libc::fstat(self.as_raw_fd(), &raw mut about) } != 0 {
+            return false;
+        }
+        let (major, minor) = (libc::major(about.st_dev), libc::minor(about.st_dev));
+        let device = format!("/sys/dev/block/{major}:{minor}");
+        // A partition's queue is that of the disk around it.
+        ["queue", "../queue"].iter().any(|queue| {
+            let says = |name: &str, what: &str| {
+                std::fs::read_to_string(format!("{device}/{queue}/{name}"))
+                    .is_ok_and(|text| text.trim() == what)
+            };
+            says("write_cache", "write through") || says("fua", "1")
+        })
     }
 }
 

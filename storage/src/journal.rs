@@ -682,6 +682,16 @@ impl Journal {
         self.spare.is_empty() && self.files.len() + 1 >= self.files_max && self.files.len() > 1
     }
 
+    /// Whether the last file that may be had is in use, or will be soon.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.is_pressed()
+            && (self.files.len() >= self.files_max
+                || self
+                    .files
+                    .back()
+                    .is_some_and(|file| file.position * 2 > file.capacity_bytes))
+    }
+
     /// The last sequence in the oldest file, if a newer file is in use.
     pub(crate) fn oldest_file_end(&self) -> Option<u64> {
         (self.files.len() > 1).then(|| self.files[0].sequence_last)

@@ -33,6 +33,7 @@
 
 mod api;
 mod append;
+mod cache;
 mod checkpoints;
 mod cleaner;
 mod durable;
@@ -68,6 +69,7 @@ use crate::producer_state::{ProducerStates, SequenceCheck};
 use crate::space::DirSpace;
 use crate::tasks::Job;
 use crate::types::{LeaderEpoch, Now, Offset, PartitionIndex, TopicId};
+use cache::Cache;
 use durable::SealedWrite;
 use partition::{LogState, PartitionLog};
 use reads::Reads;
@@ -95,6 +97,7 @@ pub(crate) struct Dir {
     straight_bytes: u64,
     /// What is left of a buffer for such.
     straight_arena: Option<AlignedBuf>,
+    cache: Cache,
     /// When writes without a flush must be flushed.
     flush_due_us: Option<u64>,
     flushing: bool,
@@ -130,8 +133,6 @@ pub struct Store {
     counters: StoreCounters,
     dirty_bytes: u64,
     clean_bytes: u64,
-    /// Whose clean batches to drop first, with how many bytes.
-    clean_queue: VecDeque<(LogId, u64)>,
     waits_for_room: bool,
     write_back: write_back::Queue,
     reads: Reads,

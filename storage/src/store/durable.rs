@@ -62,6 +62,11 @@ impl Store {
 
     /// The bytes of a write are final: its batches become readable memory of their logs.
     pub(super) fn on_sealed(&mut self, dir: usize, mut sealed: Sealed) {
+        let kept_bytes_max = self.config.dirty_bytes_max + self.config.clean_bytes_max;
+        let bytes = sealed.bytes.len() as u64;
+        let cache = &mut self.dirs[dir].cache;
+        cache.on_sealed(sealed.sequence, bytes, kept_bytes_max);
+        self.drop_clean(dir);
         let mut touched: Vec<Touched> = Vec::new();
         let mut effects = Vec::new();
         let mut straights = Vec::new();
@@ -281,11 +286,7 @@ impl Store {
         let partition = self.logs[log.0 as usize].take().expect("a log to delete");
         self.dirty_bytes -= partition.dirty_bytes;
         self.dirs[dir].space.on_clean(partition.dirty_bytes);
-        self.clean_bytes -= partition
-            .clean
-            .iter()
-            .map(|recent| recent.bytes.len() as u64)
-            .sum::<u64>();
+        self.clean_bytes -= partition.clean.iter().map(Recent::held_bytes).sum::<u64>();
         self.dirs[dir].partitions -= 1;
         let name = partition.key.dir_name();
         let deleted = deleted_dir_name(&partition.key.topic_id, &name);

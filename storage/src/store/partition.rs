@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use ring::buf::Shared;
 
+use crate::journal::ENTRY_HEADER_BYTES;
 use crate::leader_epochs::LeaderEpochs;
 use crate::producer_state::ProducerStates;
 use crate::segment::{Segment, SegmentImage, block_floor};
@@ -27,7 +28,17 @@ pub(crate) struct Recent {
     pub bytes: Shared,
 }
 
+/// Memory that a batch takes beside its bytes: its place in a log, and its entry's header in the journal
+/// write that it keeps.
+const RECENT_OVERHEAD_BYTES: u64 = (size_of::<Recent>() + ENTRY_HEADER_BYTES) as u64;
+
 impl Recent {
+    /// Memory that it takes in the cache. Of dirty batches only the bytes count: their entries are
+    /// bounded by the journal.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.bytes.len() as u64 + RECENT_OVERHEAD_BYTES
+    }
+
     pub(crate) fn position_end(&self) -> u64 {
         self.position + self.bytes.len() as u64
     }

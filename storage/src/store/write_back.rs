@@ -18,8 +18,11 @@ use super::{Store, partition::PartitionLog};
 
 /// Bytes of one write to a segment, at most.
 pub(super) const CHUNK_BYTES_MAX: u64 = 1 << 20;
-/// Tasks at once.
+/// Tasks at once, where room is needed.
 const RUNNING_MAX: usize = 4;
+/// Bytes of one write, at most, where nothing presses: one of these at a time delays no journal write by
+/// more than the device takes for it.
+const CALM_BYTES_MAX: u64 = 256 << 10;
 
 /// What waits to be written.
 #[derive(Default)]
@@ -70,12 +73,22 @@ impl Store {
 
     /// Starts as many writes as may run.
     pub(super) fn run_write_back(&mut self, now: Now) {
-        while self.write_back.running < RUNNING_MAX {
+        let running_max = if self.is_pressed() { RUNNING_MAX } else { 1 };
+        while self.write_back.running < running_max {
             let Some(log) = self.write_back.logs.pop_front() else {
                 break;
             };
             self.start_write_back(now, log);
         }
+    }
+
+    /// Whether appends would soon wait for what write-back frees.
+    fn is_pressed(&self) -> bool {
+        self.shutting_down
+            || self.waits_for_room
+            || !self.ready
+            || self.dirty_bytes > self.config.dirty_bytes_max / 3
+            || self.dirs.iter().any(|dir| dir.journal.is_nearly_full())
     }
 
     fn start_write_back(&mut self, _now: Now, log: LogId) {
@@ -163,6 +176,7 @@ impl Store {
     }
 
     fn spawn_write_back(&mut self, log: LogId, index: usize, end: u64, settle: bool) {
+        let pressed = self.is_pressed();
         let partition = self.logs[log.0 as usize]
             .as_deref_mut()
             .expect("a log that is written");
@@ -176,7 +190,12 @@ impl Store {
         } else {
             block_floor(end)
         };
-        to = to.min(from + CHUNK_BYTES_MAX);
+        let chunk_bytes = if pressed {
+            CHUNK_BYTES_MAX
+        } else {
+            CALM_BYTES_MAX
+        };
+        to = to.min(from + chunk_bytes);
         let complete = to == end;
         let finishing = image.closed && to == image.length_bytes;
         // What streams goes straight once all that was written is flushed.
@@ -404,33 +423,36 @@ impl Store {
         let segment = &mut partition.segments[index];
         assert!(segment.written <= written, "a segment shrinks");
         segment.written = written;
-        let mut moved = 0;
+        let (mut moved, mut kept) = (0, 0);
+        let mut moved_from = None;
         while let Some(recent) = partition.dirty.front() {
             if recent.segment_base != base || recent.position_end() > written {
                 break;
             }
             moved += recent.bytes.len() as u64;
+            kept += recent.held_bytes();
+            moved_from = moved_from.or(Some(recent.sequence));
             let recent = partition.dirty.pop_front().expect("just seen");
             partition.clean.push_back(recent);
         }
         partition.dirty_bytes -= moved;
-        if moved > 0 {
-            self.clean_queue.push_back((log, moved));
-        }
         let dir = partition.dir;
+        if let Some(sequence) = moved_from {
+            self.dirs[dir].cache.on_clean(log, sequence, kept);
+        }
         self.dirty_bytes -= moved;
-        self.clean_bytes += moved;
+        self.clean_bytes += kept;
         self.dirs[dir].space.on_clean(moved);
         self.dirs[dir].checkpoints.changed = true;
-        self.drop_clean();
+        self.drop_clean(dir);
     }
 
-    /// Keeps the cache of written batches within its bound, oldest first.
-    fn drop_clean(&mut self) {
-        while self.clean_bytes > self.config.clean_bytes_max {
-            let Some((log, mut bytes)) = self.clean_queue.pop_front() else {
-                return;
-            };
+    /// Keeps the cache of written batches within its bounds, oldest first.
+    pub(super) fn drop_clean(&mut self, dir: usize) {
+        while let Some((log, mut bytes)) = {
+            let over = self.clean_bytes > self.config.clean_bytes_max;
+            self.dirs[dir].cache.pop(over)
+        } {
             let Some(partition) = self.logs[log.0 as usize].as_deref_mut() else {
                 continue;
             };
@@ -438,8 +460,8 @@ impl Store {
                 let Some(recent) = partition.clean.pop_front() else {
                     break;
                 };
-                bytes = bytes.saturating_sub(recent.bytes.len() as u64);
-                self.clean_bytes -= recent.bytes.len() as u64;
+                bytes = bytes.saturating_sub(recent.held_bytes());
+                self.clean_bytes -= recent.held_bytes();
             }
         }
     }
