@@ -179,7 +179,14 @@ pub async fn scan<D: Disk>(disk: &D, dirs: &[PathBuf]) -> Scan {
         }
         let done = match building.finish() {
             Ok(()) => match finish_replacements(disk, &dirs[dir], &mut building).await {
-                Ok(()) => fill_from_segment(disk, &dirs[dir], &mut building).await,
+                Ok(()) => {
+                    // Journals of earlier starts may still hold a partition that was deleted since: what
+                    // is missing counts only if the partition is known.
+                    building.lacks = fill_from_segment(disk, &dirs[dir], &mut building)
+                        .await
+                        .err();
+                    Ok(())
+                }
                 Err(error) => Err(format!(
                     "compacted segments cannot be put in place: {error}"
                 )),
@@ -414,6 +421,9 @@ impl Scan {
             .partitions
             .get(&(topic_id, partition))
             .ok_or(io::ErrorKind::NotFound)?;
+        if let Some(why) = &building.lacks {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()));
+        }
         let dir = self.dirs[building.dir].join(building.record.key.dir_name());
         let mut batches = Vec::new();
         for segment in &building.record.segments {
@@ -481,6 +491,11 @@ impl Scan {
             }
             known == Known::Yes
         });
+        for building in self.partitions.values_mut() {
+            if let Some(why) = building.lacks.take() {
+                self.offline[building.dir].get_or_insert(why);
+            }
+        }
         let mut strays = Vec::new();
         for index in 0..self.dirs.len() {
             if self.offline[index].is_none()

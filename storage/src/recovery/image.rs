@@ -29,6 +29,8 @@ pub(super) struct Building {
     heads: Vec<(Offset, u64, Vec<u8>)>,
     /// The start in whose journal the log ends, because a straight write did not reach its segment.
     ends_in_epoch: Option<u64>,
+    /// Why a batch that lies partly in a segment could not be read.
+    pub lacks: Option<String>,
     pub head: Option<Vec<u8>>,
     pub dropped: Vec<Offset>,
 }
@@ -78,6 +80,7 @@ impl Builder {
                     dirty: Vec::new(),
                     heads: Vec::new(),
                     ends_in_epoch: None,
+                    lacks: None,
                     head: None,
                     dropped: Vec::new(),
                 },
@@ -241,6 +244,7 @@ fn created(chain: &Chain, entry: &Entry, payload: &[u8]) -> Result<Building, Str
         dirty: Vec::new(),
         heads: Vec::new(),
         ends_in_epoch: None,
+        lacks: None,
         head: None,
         dropped: Vec::new(),
     })
