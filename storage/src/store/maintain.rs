@@ -49,7 +49,11 @@ impl Store {
     /// When [`Store::tick`] has something to do, in monotonic microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
         let dirs = self.dirs.iter().filter(|dir| !dir.offline).flat_map(|dir| {
-            let flush = dir.flush_due_us.filter(|_| !dir.flushing);
+            // Before something is written there is nothing to flush; the write's end looks again.
+            let marks = dir.journal.marks();
+            let flush = dir
+                .flush_due_us
+                .filter(|_| !dir.flushing && marks.durable < marks.written);
             [flush, dir.space.next_deadline_us()]
         });
         dirs.flatten()
