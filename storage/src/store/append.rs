@@ -106,7 +106,9 @@ impl Store {
             None
         } else {
             let journal = &mut self.dirs[dir].journal;
-            journal.add(log, entry, bytes.len(), sync, fill).1
+            let (sequence, sealed) = journal.add(log, entry, bytes.len(), sync, fill);
+            partition.gathering.is_in(sequence);
+            sealed
         };
 
         partition.log_end = offset_end;

@@ -49,6 +49,13 @@ pub(crate) struct Gathering {
     last_batches: u64,
 }
 
+impl Gathering {
+    /// The last batch went into this write: the one before may have been sealed to make room.
+    pub(super) fn is_in(&mut self, sequence: u64) {
+        self.sequence = sequence;
+    }
+}
+
 struct Placed {
     base_offset: Offset,
     offset_end: Offset,
@@ -206,14 +213,18 @@ impl Store {
             Some(rest) if rest.len() >= needed => rest,
             _ => AlignedBuf::scratch(needed.max(ARENA_BYTES)),
         };
+        let mut covered = from;
         for recent in &partition.dirty {
             let start = recent.position.max(from);
             if start < recent.position_end() {
+                assert!(start <= covered, "a hole in what is written to a segment");
+                covered = recent.position_end();
                 let source = (start - recent.position) as usize..;
                 let (at, stop) = (start - from, recent.position_end() - from);
                 buf[at as usize..stop as usize].copy_from_slice(&recent.bytes[source]);
             }
         }
+        assert!(covered == first, "a hole in what is written to a segment");
         self.counters.write_back_bytes_copied += carried;
         dir.straights.push(log);
         partition.straight = Some(Box::new(OpenStraight {
