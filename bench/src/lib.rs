@@ -10,6 +10,7 @@ pub mod e2e_latency;
 pub mod echo;
 pub mod load;
 pub mod payload;
+pub mod process;
 pub mod producer_perf;
 pub mod report;
 pub mod throttle;

@@ -1,15 +1,246 @@
-//! See the subcommand; its implementation follows.
+//! `millrace bench load`: raw requests to a broker, closed or open loop, from one thread. Runs on the calling thread; knows the order of a run, and leaves the protocol to a [`wire::Wire`], the sockets to [`drive`], the figures to [`summary`].
 
-use crate::Failure;
+pub mod cluster;
+pub mod connection;
+pub mod drive;
+pub mod kafka;
+pub mod pace;
+pub mod summary;
+pub mod wire;
 
-/// The options.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {}
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::payload::Random;
+use crate::{Failure, process};
+use cluster::{Cluster, Placement};
+use connection::Connection;
+use drive::Plan;
+use kafka::KafkaWire;
+use wire::{Batch, Wire};
+
+/// The options of `millrace bench load`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// The brokers to start from, like host1:9092,host2:9092.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub bootstrap_server: String,
+    /// The topic.
+    #[arg(long, default_value = "bench-load")]
+    pub topic: String,
+    /// Connections.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: u32,
+    /// Requests under way on each connection, at most; default 1, in an open loop 32.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub in_flight: Option<u32>,
+    /// Bytes of a record's value.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=64 << 20))]
+    pub record_size: u32,
+    /// Records in each batch.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub records_per_batch: u32,
+    /// Partitions in all, spread over the connections; default one for each connection.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub partitions: Option<u32>,
+    /// Batches in a request, each for another partition.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub partitions_per_request: u32,
+    /// Who must have the records before the answer: all (-1), 1, or 0 for no answer.
+    #[arg(long, default_value = "all", allow_hyphen_values = true, value_parser = parse_acks)]
+    pub acks: i16,
+    /// Open loop: so many requests a second in all, whatever the broker does. Without it a closed loop: as fast as
+    /// answers come.
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_positive)]
+    pub rate: Option<f64>,
+    /// Seconds before the measured ones.
+    #[arg(long, default_value = "1", value_parser = parse_seconds)]
+    pub warmup_seconds: Duration,
+    /// Measured seconds.
+    #[arg(long, default_value = "5", value_parser = parse_seconds)]
+    pub seconds: Duration,
+    /// How long to wait after that for answers that are still due.
+    #[arg(long, default_value = "30", value_parser = parse_seconds)]
+    pub drain_seconds: Duration,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// The core to run on.
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// The broker's process on this machine: its CPU time and memory are measured.
+    #[arg(long, value_name = "PID")]
+    pub broker_pid: Option<u32>,
+    /// Polls instead of sleeping: sends open-loop requests on time to the microsecond, and takes a whole core.
+    #[arg(long)]
+    pub spin: bool,
+    /// The address is a bare loop's: every partition is there, and nobody is asked.
+    #[arg(long, conflicts_with_all = ["create_topic", "delete_topic"])]
+    pub bare: bool,
+    /// Creates the topic when it is not there.
+    #[arg(long)]
+    pub create_topic: bool,
+    /// Deletes the topic at the end.
+    #[arg(long)]
+    pub delete_topic: bool,
+    /// A config of the created topic; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", requires = "create_topic")]
+    pub topic_config: Vec<String>,
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A few lines for people.
+    Text,
+    /// One object, histograms included.
+    Json,
+}
+
+fn parse_acks(text: &str) -> Result<i16, String> {
+    match text {
+        "all" | "-1" => Ok(-1),
+        "1" => Ok(1),
+        "0" => Ok(0),
+        _ => Err("one of all, -1, 1, 0".to_owned()),
+    }
+}
+
+fn parse_positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("a number above zero".to_owned()),
+    }
+}
+
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=1e7).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a number of seconds".to_owned()),
+    }
+}
+
+impl Arguments {
+    fn in_flight(&self) -> usize {
+        self.in_flight
+            .unwrap_or(if self.rate.is_some() { 32 } else { 1 }) as usize
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions
+            .unwrap_or(self.connections.max(self.partitions_per_request))
+    }
+
+    fn batch(&self) -> Batch {
+        Batch {
+            records: self.records_per_batch,
+            value_bytes: self.record_size,
+        }
+    }
+}
 
 /// Runs it.
 ///
 /// # Errors
 /// A sentence for the operator.
-pub fn run(_: &Arguments) -> Result<(), Failure> {
-    Err(Failure("not built yet".to_owned()))
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(core) = arguments.core {
+        process::pin_to(core)?;
+    }
+    let cluster = Cluster::find(arguments)?;
+    let outcome = kafka(arguments, &cluster);
+    if arguments.delete_topic {
+        cluster.delete_topic()?;
+    }
+    match outcome?.print(arguments.output) {
+        // Whoever reads the output has gone.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A run over the Kafka protocol.
+fn kafka(arguments: &Arguments, cluster: &Cluster) -> Result<summary::Summary, Failure> {
+    let wire = KafkaWire::new(
+        &arguments.topic,
+        arguments.acks,
+        arguments.batch(),
+        crate::clock::wall_ms(),
+    );
+    measure(arguments, cluster, &wire)
+}
+
+/// Connects, prepares every request, and drives the load.
+pub fn measure<W: Wire>(
+    arguments: &Arguments,
+    cluster: &Cluster,
+    wire: &W,
+) -> Result<summary::Summary, Failure> {
+    let placements = cluster.place(
+        arguments.connections as usize,
+        arguments.partitions_per_request as usize,
+    )?;
+    let mut random = Random::new(u64::from(std::process::id()));
+    let connections = placements
+        .iter()
+        .map(|placement| connect(arguments, wire, placement, &mut random))
+        .collect::<Result<Vec<_>, _>>()?;
+    let plan = Plan {
+        in_flight: arguments.in_flight(),
+        rate: arguments.rate,
+        answered: arguments.acks != 0,
+        warmup: arguments.warmup_seconds,
+        seconds: arguments.seconds,
+        drain: arguments.drain_seconds,
+        spin: arguments.spin,
+        broker_pid: arguments.broker_pid,
+    };
+    let measured = drive::drive(wire, connections, &plan)?;
+    Ok(summary::Summary {
+        workload: summary::Workload {
+            protocol: W::NAME,
+            target: arguments.bootstrap_server.clone(),
+            bare: arguments.bare,
+            topic: arguments.topic.clone(),
+            connections: arguments.connections,
+            in_flight: arguments.in_flight(),
+            partitions: arguments.partitions(),
+            partitions_per_request: arguments.partitions_per_request,
+            record_bytes: arguments.record_size,
+            records_per_batch: arguments.records_per_batch,
+            acks: arguments.acks,
+            rate: arguments.rate,
+            warmup_seconds: arguments.warmup_seconds.as_secs_f64(),
+            spin: arguments.spin,
+            core: arguments.core,
+        },
+        measured,
+    })
+}
+
+fn connect<W: Wire>(
+    arguments: &Arguments,
+    wire: &W,
+    placement: &Placement,
+    random: &mut Random,
+) -> Result<Connection, Failure> {
+    // Each request under way needs a number of its own, and every partition gets its turn.
+    let groups: Vec<&[i32]> = placement
+        .partitions
+        .chunks(arguments.partitions_per_request as usize)
+        .collect();
+    let count = arguments
+        .in_flight()
+        .max(groups.len())
+        .next_multiple_of(groups.len());
+    let mut stream = connection::dial(&placement.address)?;
+    wire.open(&mut stream)?;
+    let requests = (0..count)
+        .map(|number| wire.prepare(number as u32, groups[number % groups.len()], random))
+        .collect();
+    Connection::new(stream, requests)
 }
