@@ -189,6 +189,7 @@ fn load(arguments: &Arguments, target: &str) -> Result<Summary, Failure> {
         in_flight: arguments.in_flight as usize,
         rate: None,
         answered: true,
+        requests: None,
         warmup: arguments.warmup_seconds,
         seconds: arguments.seconds,
         drain: Duration::from_secs(10),

@@ -63,6 +63,10 @@ pub struct Arguments {
     /// Measured seconds.
     #[arg(long, default_value = "5", value_parser = parse_seconds)]
     pub seconds: Duration,
+    /// Measured instead of seconds: exactly so many requests in a closed loop, without warm-up.
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["rate", "seconds", "warmup_seconds"],
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: Option<u64>,
     /// How long to wait after that for answers that are still due.
     #[arg(long, default_value = "30", value_parser = parse_seconds)]
     pub drain_seconds: Duration,
@@ -193,7 +197,11 @@ pub fn measure<W: Wire>(
         in_flight: arguments.in_flight(),
         rate: arguments.rate,
         answered: arguments.acks != 0,
-        warmup: arguments.warmup_seconds,
+        requests: arguments.requests,
+        warmup: match arguments.requests {
+            Some(_) => Duration::ZERO,
+            None => arguments.warmup_seconds,
+        },
         seconds: arguments.seconds,
         drain: arguments.drain_seconds,
         spin: arguments.spin,

@@ -21,6 +21,8 @@ const SCRATCH_BYTES: usize = 256 << 10;
 /// The longest sleep, so that the end of a phase is seen in time.
 const SLEEP_NS_MAX: u64 = 50_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
+/// The end of a phase that ends for another reason: a century.
+const FOR_EVER_NS: u64 = 100 * 365 * 86_400 * SECOND_NS;
 
 /// How to load.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// Whether requests have answers.
     pub answered: bool,
+    /// Closed loop: stop after so many, instead of after the measured seconds.
+    pub requests: Option<u64>,
     /// Before the measured window.
     pub warmup: Duration,
     /// The measured window.
@@ -116,6 +120,8 @@ struct Run<'a, W> {
     epoll: OwnedFd,
     connections: Vec<Connection>,
     pace: Option<Pace>,
+    /// Requests that may still be started.
+    left: u64,
     started: Instant,
     idle_ns: u64,
     opening: Option<Opening>,
@@ -151,6 +157,7 @@ pub fn drive<W: Wire>(
             .rate
             .map(|rate| Pace::new(rate, connections.len(), end_ns)),
         connections,
+        left: plan.requests.unwrap_or(u64::MAX),
         started: clock::now(),
         idle_ns: 0,
         opening: None,
@@ -179,11 +186,17 @@ fn nanos(duration: Duration) -> u64 {
 impl<W: Wire> Run<'_, W> {
     fn run(mut self) -> Result<Measured, Failure> {
         let warmup_ns = nanos(self.plan.warmup);
-        let end_ns = nanos(self.plan.warmup + self.plan.seconds);
+        let end_ns = match self.plan.requests {
+            Some(_) => FOR_EVER_NS,
+            None => nanos(self.plan.warmup + self.plan.seconds),
+        };
         let drain_end_ns = end_ns + nanos(self.plan.drain);
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut closing = None;
+        if warmup_ns == 0 {
+            self.open_window()?;
+        }
         for index in 0..self.connections.len() {
             self.refill(index)?;
         }
@@ -192,7 +205,8 @@ impl<W: Wire> Run<'_, W> {
             if self.tally.phase == Phase::Warmup && self.tally.now_ns >= warmup_ns {
                 self.open_window()?;
             }
-            if self.tally.phase == Phase::Measured && self.tally.now_ns >= end_ns {
+            let spent = self.left == 0 && !self.owes_answers();
+            if self.tally.phase == Phase::Measured && (self.tally.now_ns >= end_ns || spent) {
                 closing = Some(self.close_window()?);
             }
             self.start_due()?;
@@ -353,7 +367,8 @@ impl<W: Wire> Run<'_, W> {
                     self.connections[index].backlog = (count > 1).then(|| (after, count - 1));
                     self.start(index, intended_ns);
                 }
-                (None, _) if self.tally.phase != Phase::Drain => {
+                (None, _) if self.tally.phase != Phase::Drain && self.left > 0 => {
+                    self.left -= 1;
                     self.start(index, self.tally.now_ns);
                 }
                 _ => break,
@@ -380,8 +395,10 @@ impl<W: Wire> Run<'_, W> {
             }
         }
         // Without answers it is room for sending that lets the next request of a closed loop start.
-        let goes_on =
-            !self.plan.answered && self.pace.is_none() && self.tally.phase != Phase::Drain;
+        let goes_on = !self.plan.answered
+            && self.pace.is_none()
+            && self.left > 0
+            && self.tally.phase != Phase::Drain;
         let waits_for_room = connection.has_unsent() || goes_on;
         if waits_for_room != connection.waits_for_room {
             connection.waits_for_room = waits_for_room;

@@ -205,6 +205,21 @@ fn an_open_loop_sends_every_request_that_was_due() {
 }
 
 #[test]
+fn a_counted_run_sends_exactly_so_many() {
+    let options = [
+        "--connections",
+        "3",
+        "--in-flight",
+        "2",
+        "--requests",
+        "100",
+    ];
+    let summary = against_bare(&options).unwrap();
+    assert_eq!(summary.measured.requests, 100);
+    assert_eq!(summary.measured.latencies.actual_us.len(), 100);
+}
+
+#[test]
 fn without_acks_nothing_is_waited_for() {
     let summary = against_bare(&["--acks", "0", "--record-size", "10"]).unwrap();
     assert!(summary.measured.requests > 0);

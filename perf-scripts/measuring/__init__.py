@@ -1,0 +1,1 @@
+"""What the scripts of this directory share. Python's standard library only."""
