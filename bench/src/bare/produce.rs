@@ -133,6 +133,7 @@ pub fn serve(
         reader.skip_tagged_fields()?;
         answers.push(0);
     }
+    reader.skip_tagged_fields()?;
     // throttle_time_ms, no tagged fields.
     answers.extend_from_slice(&[0; 5]);
     if acks == 0 {
