@@ -18,9 +18,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from harness import batch, server, wire  # noqa: E402
 from harness.report import Report  # noqa: E402
+from native import client as native  # noqa: E402
 
 TARGET = "hostile-target"
 ATTACKERS = 4
+ATTACKERS_NATIVE = 2
 MEMORY = "256MiB"
 # The budget, and what a process needs beside it: code, stacks, the control thread, the allocator's slack.
 RESIDENT_BYTES_MAX = (256 + 160) << 20
@@ -186,6 +188,91 @@ class Attacker(threading.Thread):
             connection.close()
 
 
+class NativeAttacker(Attacker):
+    """The same against the native listener."""
+
+    def __init__(self, port, frames, seed, topic_id):
+        super().__init__(port, frames, seed)
+        self.topic_id = topic_id
+        self.kinds = [self.noise, self.truncated, self.lying_lengths, self.flipped, self.flipped, self.mended, self.mended, self.wrong_version, self.odd_values, self.bad_produce]
+
+    def connect(self):
+        connection = super().connect()
+        if self.chance.random() < 0.9:
+            hello = {"software": b"hostile", "version_min": 1, "version_max": 1}
+            connection.sendall(native.frame(native.HELLO, native.encode_body("Hello", hello), 0, version=0))
+        return connection
+
+    def row(self, name):
+        values = {}
+        for field, kind in native._fields(name):
+            if kind == "T":
+                values[field] = self.chance.randbytes(self.chance.choice((0, 4, 300)))
+            elif kind[0] == "T":
+                values[field] = [self.row(kind[2:]) for _ in range(self.chance.choice((0, 1, 1, 3)))]
+            elif kind == "16s":
+                values[field] = self.chance.choice((bytes(16), self.topic_id, self.chance.randbytes(16)))
+            else:
+                bits = 8 * struct.calcsize("<" + kind)
+                value = self.chance.choice((0, 1, (1 << bits) - 1, 1 << (bits - 1), self.chance.getrandbits(bits)))
+                values[field] = struct.unpack("<" + kind, value.to_bytes(bits // 8, "little"))[0]
+        return values
+
+    def valid(self):
+        kind = self.chance.choice([kind for kind in native.BODIES if kind < 0x80])
+        body = native.encode_body(native.BODIES[kind], self.row(native.BODIES[kind]))
+        records = self.chance.randbytes(self.chance.choice((0, 0, 7, 200)))
+        return bytearray(native.frame(kind, body, self.chance.getrandbits(64), version=int(kind != native.HELLO), records=records))
+
+    def noise(self):
+        return self.chance.randbytes(self.chance.choice((1, 8, 60, 1000)))
+
+    def truncated(self):
+        frame = self.valid()
+        return frame[: self.chance.randint(1, len(frame))]
+
+    def lying_lengths(self):
+        frame = self.valid()
+        place = self.chance.choice((16, 20))
+        frame[place : place + 4] = self.chance.choice((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x06", bytes(4), b"\x01\x00\x00\x00"))
+        return frame
+
+    def flipped(self):
+        frame = self.valid()
+        for _ in range(self.chance.choice((1, 2, 8))):
+            frame[self.chance.randrange(len(frame))] ^= 1 << self.chance.randrange(8)
+        return frame
+
+    def mended(self):
+        """Damage behind a checksum that is right."""
+        frame = self.valid()
+        _, _, version, kind, flags, body_bytes, records_bytes, correlation_id = native.HEADER.unpack_from(frame)
+        body = bytearray(frame[32 : 32 + body_bytes])
+        for _ in range(self.chance.choice((1, 2, 8))):
+            body[self.chance.randrange(len(body))] = self.chance.choice((0, 1, 0x7F, 0x80, 0xFF, self.chance.getrandbits(8)))
+        if self.chance.random() < 0.2:
+            body = body[: self.chance.randrange(len(body))]
+        return native.frame(kind, bytes(body), correlation_id, version, flags, bytes(frame[len(frame) - records_bytes :]) if records_bytes else b"")
+
+    def wrong_version(self):
+        frame = self.valid()
+        _, _, _, kind, flags, body_bytes, _, correlation_id = native.HEADER.unpack_from(frame)
+        return native.frame(self.chance.getrandbits(8), bytes(frame[32 : 32 + body_bytes]), correlation_id, self.chance.getrandbits(8), flags)
+
+    def bad_produce(self):
+        data = bytearray(batch.batch([(b"k", self.chance.randbytes(100))]))
+        how = self.chance.randrange(4)
+        if how == 0:
+            data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
+        elif how == 1:
+            data = data[: self.chance.randrange(len(data))]
+        elif how == 2:
+            data = data + data
+        parts = [{"topic_id": self.topic_id, "partition": self.chance.choice((0, 0, 0, 5, -1)), "records_bytes": len(data)}]
+        body = native.encode_body("Produce", {"parts": parts, "acks": self.chance.choice((-1, 1, 0))})
+        return native.frame(native.PRODUCE, body, 5, records=bytes(data))
+
+
 def good_client(bootstrap, port):
     """Runs as a process of its own until its input ends: writes, reads back, and says how it went."""
     from confluent_kafka import Consumer, Producer, TopicPartition
@@ -243,7 +330,11 @@ def main():
     report = Report()
     report.note(f"seed {options.seed}")
     BOMBS.update(make_bombs())
-    broker = server.Server(options.broker, server.INTEROP / "run" / f"hostile-{options.broker}", options.cores, {"auto.create.topics.enable": "false"}, memory=MEMORY)
+    overrides = {"auto.create.topics.enable": "false"}
+    native_port = server.free_port()
+    if options.broker == "millrace":
+        overrides["native.listener"] = f"127.0.0.1:{native_port}"
+    broker = server.Server(options.broker, server.INTEROP / "run" / f"hostile-{options.broker}", options.cores, overrides, memory=MEMORY)
     try:
         broker.start()
         with wire.Connection("127.0.0.1", broker.port) as connection:
@@ -258,6 +349,13 @@ def main():
         # Kafka reserves what each announces; a dozen of them stop it.
         held = stalled(broker.port, STALLED_CONNECTIONS if options.broker == "millrace" else 1)
         attackers = [Attacker(broker.port, options.frames // ATTACKERS, options.seed * 10 + index) for index in range(ATTACKERS)]
+        expected = options.frames
+        if options.broker == "millrace":
+            with native.Connection("127.0.0.1", native_port) as connection:
+                (topic,) = connection.metadata(TARGET)["topics"]
+            count = options.frames // ATTACKERS // 2
+            attackers += [NativeAttacker(native_port, count, options.seed * 10 + ATTACKERS + index, topic["topic_id"]) for index in range(ATTACKERS_NATIVE)]
+            expected += ATTACKERS_NATIVE * count
         started = time.monotonic()
         for attacker in attackers:
             attacker.start()
@@ -268,7 +366,7 @@ def main():
         sent = sum(attacker.sent for attacker in attackers)
         report.note(f"{sent} hostile frames in {time.monotonic() - started:.0f} s, {sum(attacker.refused for attacker in attackers)} connections refused; at most {resident_max >> 20} MiB resident")
         report.check("the broker is alive", broker.alive(), broker.log_tail)
-        report.check("the frames were sent", sent >= options.frames * 0.9, f"expected {options.frames}, sent {sent}")
+        report.check("the frames were sent", sent >= expected * 0.9, f"expected {expected}, sent {sent}")
         if options.broker == "millrace":
             report.check("memory stays within the budget", resident_max <= RESIDENT_BYTES_MAX, f"expected at most {RESIDENT_BYTES_MAX >> 20} MiB, got {resident_max >> 20} MiB")
         for connection in held:
@@ -295,6 +393,9 @@ def main():
         report.check(f"each of the {count} batches that got in is whole, has the right checksum and the next offset", not bad, "\n".join(bad[:10]))
         with wire.Connection("127.0.0.1", broker.port) as connection:
             report.equal("a new connection is served", 0, connection.request("ApiVersions", 0, {})["ErrorCode"])
+        if options.broker == "millrace":
+            with native.Connection("127.0.0.1", native_port) as connection:
+                report.equal("a new native connection is served", 0, connection.metadata(TARGET)["topics"][0]["error"])
     except AssertionError as error:
         report.fail("the broker serves", error)
     finally:

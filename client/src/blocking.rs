@@ -1,0 +1,316 @@
+//! The client over `std::net`, for programs without a runtime. Lives on the caller's thread and blocks it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::metadata::{self, Topic};
+use crate::{
+    Consumer, Delivery, Error, Link, Outcome, Position, Producer, ProducerConfig, Received,
+    TopicId, Window,
+};
+
+/// The pause before a lost connection is tried again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection to a broker.
+#[derive(Debug)]
+pub struct Client {
+    address: String,
+    software: String,
+    stream: TcpStream,
+    link: Link,
+}
+
+impl Client {
+    /// Connects and negotiates. `software` is a name for the broker's log.
+    ///
+    /// # Errors
+    /// The broker cannot be reached, or speaks no version that this client speaks.
+    pub fn connect(address: &str, software: &str) -> Result<Client, Error> {
+        let place = address
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
+        let stream = TcpStream::connect(place)?;
+        stream.set_nodelay(true)?;
+        let mut client = Client {
+            address: address.to_owned(),
+            software: software.to_owned(),
+            stream,
+            link: Link::new(software),
+        };
+        while !client.link.is_open() {
+            client.write_all()?;
+            client.read(None)?;
+            client.link.next()?;
+        }
+        Ok(client)
+    }
+
+    fn reconnect(&mut self) -> Result<(), Error> {
+        *self = Client::connect(&self.address, &self.software)?;
+        Ok(())
+    }
+
+    /// A topic by name, created on request where the broker allows that.
+    ///
+    /// # Errors
+    /// The topic's error, or the connection's.
+    pub fn topic(&mut self, name: &str, create: bool) -> Result<Topic, Error> {
+        let id = metadata::ask(&mut self.link, name, create);
+        self.write_all()?;
+        loop {
+            let received = self.receive()?;
+            if received.correlation_id == id {
+                return metadata::topic_of(self.link.frame());
+            }
+        }
+    }
+
+    /// A producer that has this connection to itself.
+    pub fn producer(self, config: ProducerConfig) -> BlockingProducer {
+        BlockingProducer {
+            client: self,
+            producer: Producer::new(config),
+            began: now(),
+        }
+    }
+
+    /// A consumer of these partitions (topic, partition, first offset) that has this connection to itself.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn consumer(
+        mut self,
+        partitions: Vec<(TopicId, i32, i64)>,
+        window: Window,
+    ) -> Result<BlockingConsumer, Error> {
+        let positions = partitions
+            .into_iter()
+            .map(|(topic_id, partition, offset)| Position {
+                topic_id,
+                partition,
+                offset,
+            })
+            .collect();
+        let mut consumer = Consumer::new(positions, window);
+        consumer.subscribe(&mut self.link);
+        self.write_all()?;
+        Ok(BlockingConsumer {
+            client: self,
+            consumer,
+        })
+    }
+
+    fn write_all(&mut self) -> Result<(), Error> {
+        while !self.link.output().is_empty() {
+            let bytes = self.stream.write(self.link.output())?;
+            if bytes == 0 {
+                return Err(io::Error::from(ErrorKind::WriteZero).into());
+            }
+            self.link.on_written(bytes);
+        }
+        Ok(())
+    }
+
+    /// Receives something; false if nothing came in time.
+    fn read(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
+        self.stream.set_read_timeout(wait)?;
+        match self.stream.read(self.link.input()) {
+            Ok(0) => Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+            Ok(bytes) => {
+                self.link.on_read(bytes);
+                Ok(true)
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn receive(&mut self) -> Result<Received, Error> {
+        loop {
+            if let Some(received) = self.link.next()? {
+                return Ok(received);
+            }
+            self.read(None)?;
+        }
+    }
+}
+
+/// A producer on the caller's thread.
+///
+/// ```no_run
+/// use millrace_client::blocking::Client;
+/// use millrace_client::ProducerConfig;
+///
+/// # fn main() -> Result<(), millrace_client::Error> {
+/// let mut client = Client::connect("127.0.0.1:9192", "example")?;
+/// let topic = client.topic("orders", true)?;
+/// let mut producer = client.producer(ProducerConfig { linger_us: 1000, ..Default::default() });
+/// for number in 0..1000_u32 {
+///     producer.send(topic.id, 0, None, Some(&number.to_be_bytes()))?;
+/// }
+/// producer.flush()?;
+/// while let Some(outcome) = producer.next_outcome() {
+///     println!("{} records: {:?}", outcome.count, outcome.result);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct BlockingProducer {
+    client: Client,
+    producer: Producer,
+    began: Instant,
+}
+
+/// Batches that may wait before [`BlockingProducer::send`] blocks, in bytes.
+const HELD_BYTES_MAX: usize = 32 << 20;
+
+impl BlockingProducer {
+    /// Takes a record; gives its number within its partition. Blocks only while too much is on its way.
+    ///
+    /// # Errors
+    /// The connection is lost and cannot be made again.
+    pub fn send(
+        &mut self,
+        topic_id: TopicId,
+        partition: i32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<u64, Error> {
+        let now_us = self.now_us();
+        let record = self
+            .producer
+            .append(now_us, topic_id, partition, wall_ms(), key, value);
+        self.drive(false, None)?;
+        while self.producer.held_bytes() > HELD_BYTES_MAX {
+            self.drive(false, Some(Duration::from_millis(100)))?;
+        }
+        Ok(record)
+    }
+
+    /// Waits until everything that was taken has its outcome.
+    ///
+    /// # Errors
+    /// As [`BlockingProducer::send`].
+    pub fn flush(&mut self) -> Result<(), Error> {
+        while !self.producer.is_idle() {
+            self.drive(true, Some(Duration::from_millis(100)))?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is due and takes what has come, for no longer than `wait`.
+    ///
+    /// # Errors
+    /// As [`BlockingProducer::send`].
+    pub fn poll(&mut self, wait: Duration) -> Result<(), Error> {
+        self.drive(false, Some(wait))
+    }
+
+    /// What became of batches.
+    pub fn next_outcome(&mut self) -> Option<Outcome> {
+        self.producer.next_outcome()
+    }
+
+    fn drive(&mut self, flush: bool, wait: Option<Duration>) -> Result<(), Error> {
+        match self.try_drive(flush, wait) {
+            Err(Error::Io(_)) => {
+                self.producer.on_disconnected();
+                if self.client.reconnect().is_err() {
+                    std::thread::sleep(RECONNECT_PAUSE);
+                    self.client.reconnect()?;
+                }
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn try_drive(&mut self, flush: bool, wait: Option<Duration>) -> Result<(), Error> {
+        let now_us = self.now_us();
+        self.producer.advance(now_us, flush, &mut self.client.link);
+        self.client.write_all()?;
+        if let Some(wait) = wait {
+            let due_us = self.producer.next_deadline_us();
+            let left = due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(now_us)));
+            let wait = left.map_or(wait, |left| left.min(wait));
+            self.client.read(Some(wait.max(Duration::from_millis(1))))?;
+        }
+        while self.client.link.next()?.is_some() {
+            let now_us = self.now_us();
+            self.producer.on_frame(now_us, self.client.link.frame())?;
+        }
+        let now_us = self.now_us();
+        self.producer.advance(now_us, flush, &mut self.client.link);
+        self.client.write_all()
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A consumer on the caller's thread.
+#[derive(Debug)]
+pub struct BlockingConsumer {
+    client: Client,
+    consumer: Consumer,
+}
+
+impl BlockingConsumer {
+    /// Waits for the next delivery. Its batches lie where they were received, until the next call.
+    ///
+    /// # Errors
+    /// The subscription's, or the connection's. [`BlockingConsumer::resume`] goes on after a lost one.
+    #[allow(clippy::should_implement_trait)] // what it gives borrows from it, which no iterator can
+    pub fn next(&mut self) -> Result<Delivery<'_>, Error> {
+        self.consumer.give_back(&mut self.client.link);
+        self.client.write_all()?;
+        loop {
+            self.client.receive()?;
+            if self.consumer.on_frame(self.client.link.frame())? {
+                break;
+            }
+        }
+        self.consumer.delivery(self.client.link.frame())
+    }
+
+    /// Connects again and goes on behind what was delivered.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.client.reconnect()?;
+        self.consumer.subscribe(&mut self.client.link);
+        self.client.write_all()
+    }
+
+    /// Where it is.
+    pub fn positions(&self) -> &[Position] {
+        self.consumer.positions()
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // a client on a thread of its own reads the clock
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[allow(clippy::disallowed_methods)] // as `now`
+fn wall_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+}
