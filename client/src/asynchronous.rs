@@ -44,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         };
         while !client.link.is_open() {
             client.exchange().await?;
-            client.link.next()?;
+            client.link.next_frame()?;
         }
         Ok(client)
     }
@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn topic(&mut self, name: &str, create: bool) -> Result<Topic, Error> {
         let id = metadata::ask(&mut self.link, name, create);
         loop {
-            while let Some(received) = self.link.next()? {
+            while let Some(received) = self.link.next_frame()? {
                 if received.correlation_id == id {
                     return metadata::topic_of(self.link.frame());
                 }
@@ -190,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Timer> AsyncProducer<S, T> {
 
     async fn drive(&mut self, flush: bool) -> Result<Option<Outcome>, Error> {
         loop {
-            while self.client.link.next()?.is_some() {
+            while self.client.link.next_frame()?.is_some() {
                 let now_us = self.timer.monotonic_us();
                 self.producer.on_frame(now_us, self.client.link.frame())?;
             }
@@ -235,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncConsumer<S> {
         self.consumer.give_back(&mut self.client.link);
         loop {
             let mut found = false;
-            while !found && self.client.link.next()?.is_some() {
+            while !found && self.client.link.next_frame()?.is_some() {
                 found = self.consumer.on_frame(self.client.link.frame())?;
             }
             if found {

@@ -43,7 +43,7 @@ impl Client {
         while !client.link.is_open() {
             client.write_all()?;
             client.read(None)?;
-            client.link.next()?;
+            client.link.next_frame()?;
         }
         Ok(client)
     }
@@ -137,7 +137,7 @@ impl Client {
 
     fn receive(&mut self) -> Result<Received, Error> {
         loop {
-            if let Some(received) = self.link.next()? {
+            if let Some(received) = self.link.next_frame()? {
                 return Ok(received);
             }
             self.read(None)?;
@@ -246,7 +246,7 @@ impl BlockingProducer {
             let wait = left.map_or(wait, |left| left.min(wait));
             self.client.read(Some(wait.max(Duration::from_millis(1))))?;
         }
-        while self.client.link.next()?.is_some() {
+        while self.client.link.next_frame()?.is_some() {
             let now_us = self.now_us();
             self.producer.on_frame(now_us, self.client.link.frame())?;
         }

@@ -143,7 +143,7 @@ impl Link {
     ///
     /// # Errors
     /// The broker's bytes are no frame, or it refused something: the connection is of no use any more.
-    pub fn next(&mut self) -> Result<Option<Received>, Error> {
+    pub fn next_frame(&mut self) -> Result<Option<Received>, Error> {
         loop {
             self.current = 0..0;
             let waiting = &self.buffer[self.start..self.end];
@@ -186,7 +186,7 @@ impl Link {
         }
     }
 
-    /// The frame that [`Link::next`] gave last.
+    /// The frame that [`Link::next_frame`] gave last.
     ///
     /// # Panics
     /// If it gave none, or something was received since.
@@ -234,7 +234,7 @@ mod tests {
             let mut found = Vec::new();
             for part in stream.chunks(step) {
                 receive(&mut link, part);
-                while let Some(received) = link.next().expect("good frames") {
+                while let Some(received) = link.next_frame().expect("good frames") {
                     found.push((received.correlation_id, link.frame().records.len()));
                 }
             }
@@ -246,7 +246,7 @@ mod tests {
     fn a_broker_of_other_versions_is_told_by_its_sentence() {
         let mut link = Link::new("test");
         receive(&mut link, &greeting(0, 35));
-        assert!(matches!(link.next(), Err(Error::Version(why)) if why == "no"));
+        assert!(matches!(link.next_frame(), Err(Error::Version(why)) if why == "no"));
         assert!(!link.is_open());
     }
 }

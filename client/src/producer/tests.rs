@@ -103,7 +103,7 @@ fn link() -> Link {
     let frame = Body::HelloAnswer(answer).encode(0, 0, 0);
     link.input()[..frame.len()].copy_from_slice(&frame);
     link.on_read(frame.len());
-    assert_eq!(link.next().expect("a greeting"), None);
+    assert_eq!(link.next_frame().expect("a greeting"), None);
     link
 }
 
