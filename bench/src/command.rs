@@ -2,11 +2,15 @@
 
 use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 
-use crate::{Failure, bare, echo, load};
+use crate::{Failure, bare, echo, load, report_files, run};
 
 /// What `millrace bench` can do.
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// Runs OpenMessaging Benchmark workloads against a broker and writes a report.
+    Run(Box<run::Arguments>),
+    /// Builds the report anew from results, and compares several.
+    Report(report_files::Arguments),
     /// Loads a broker with raw Produce requests, closed or open loop, and reports rates and latencies.
     Load(load::Arguments),
     /// Serves the bare loop: the least that a broker must do for a durable answer, to compare brokers with.
@@ -31,6 +35,8 @@ pub fn command() -> Command {
 /// A sentence for the operator.
 pub fn run(found: &ArgMatches) -> Result<(), Failure> {
     match Bench::from_arg_matches(found).map_err(|error| Failure(error.to_string()))? {
+        Bench::Run(arguments) => run::run(&arguments),
+        Bench::Report(arguments) => report_files::run(&arguments),
         Bench::Load(arguments) => load::run(&arguments),
         Bench::Bare(arguments) => bare::run(&arguments),
         Bench::Echo(arguments) => echo::run(&arguments),

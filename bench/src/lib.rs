@@ -8,12 +8,21 @@ pub mod consumer_perf;
 pub mod context;
 pub mod e2e_latency;
 pub mod echo;
+pub mod environment;
+pub mod hdr_files;
+pub mod kafka_config;
 pub mod load;
 pub mod payload;
 pub mod process;
 pub mod producer_perf;
+pub mod properties;
+pub mod recorder;
 pub mod report;
+pub mod report_files;
+pub mod results;
+pub mod run;
 pub mod throttle;
+pub mod workload;
 
 /// Why a run failed: a sentence for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,6 @@ mod formatter;
 mod get_offsets;
 mod group_report;
 pub mod java;
-mod kafka_config;
 mod kafka_errors;
 mod line_reader;
 mod log_dirs;
@@ -23,13 +22,13 @@ mod offset_reset;
 pub mod out;
 mod producer_perf_test;
 mod progress;
-mod properties;
 mod regex;
 mod topic_choice;
 mod topics;
 
 use std::process::ExitCode;
 
+use bench::{kafka_config, properties};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -42,6 +41,12 @@ pub enum Stop {
     Failed(String),
     /// Everything is said already; this is the exit code.
     Quiet(u8),
+}
+
+impl From<bench::Failure> for Stop {
+    fn from(failure: bench::Failure) -> Stop {
+        Stop::Failed(failure.0)
+    }
 }
 
 /// How a tool ends.

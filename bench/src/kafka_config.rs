@@ -1,11 +1,11 @@
-//! Java clients' properties in librdkafka's words, with Java's defaults. Main thread; knows names and values, and opens no connection.
+//! Java clients' properties in librdkafka's words, with Java's defaults. The calling thread; knows names and values, and opens no connection.
 
 use std::collections::BTreeMap;
 
-use bench::context::log_line;
 use rdkafka::ClientConfig;
 
-use super::Stop;
+use crate::Failure;
+use crate::context::log_line;
 
 /// A client's properties under their Java names.
 pub type Properties = BTreeMap<String, String>;
@@ -66,7 +66,10 @@ fn fate(java: &str) -> Option<Fate> {
 }
 
 /// A producer with Java's defaults, changed by these properties.
-pub fn producer(properties: &Properties) -> Result<ClientConfig, Stop> {
+///
+/// # Errors
+/// A value that is not valid, with its property.
+pub fn producer(properties: &Properties) -> Result<ClientConfig, Failure> {
     let defaults = [
         ("acks", "all"),
         ("batch.size", "16384"),
@@ -109,7 +112,10 @@ pub fn producer(properties: &Properties) -> Result<ClientConfig, Stop> {
 }
 
 /// A consumer with Java's defaults, changed by these properties.
-pub fn consumer(properties: &Properties) -> Result<ClientConfig, Stop> {
+///
+/// # Errors
+/// A value that is not valid, with its property.
+pub fn consumer(properties: &Properties) -> Result<ClientConfig, Failure> {
     let defaults = [
         ("isolation.level", "read_uncommitted"),
         ("auto.offset.reset", "latest"),
@@ -135,7 +141,11 @@ pub fn consumer(properties: &Properties) -> Result<ClientConfig, Stop> {
     Ok(config)
 }
 
-fn apply(config: &mut ClientConfig, properties: &Properties, producer: bool) -> Result<(), Stop> {
+fn apply(
+    config: &mut ClientConfig,
+    properties: &Properties,
+    producer: bool,
+) -> Result<(), Failure> {
     let mut unknown = Vec::new();
     for (java, value) in properties {
         match fate(java) {
@@ -155,7 +165,12 @@ fn apply(config: &mut ClientConfig, properties: &Properties, producer: bool) -> 
     Ok(())
 }
 
-fn special(config: &mut ClientConfig, java: &str, value: &str, producer: bool) -> Result<(), Stop> {
+fn special(
+    config: &mut ClientConfig,
+    java: &str,
+    value: &str,
+    producer: bool,
+) -> Result<(), Failure> {
     let short = value.rsplit('.').next().unwrap_or(value);
     match java {
         "buffer.memory" => {
@@ -240,7 +255,7 @@ fn jaas_field(jaas: &str, field: &str) -> Option<String> {
     rest.find(['"', '\'']).map(|end| rest[..end].to_owned())
 }
 
-fn set(config: &mut ClientConfig, java: &str, name: &str, value: &str) -> Result<(), Stop> {
+fn set(config: &mut ClientConfig, java: &str, name: &str, value: &str) -> Result<(), Failure> {
     let mut alone = ClientConfig::new();
     alone.set(name, value.trim());
     alone
@@ -270,8 +285,8 @@ fn is_settable(name: &str) -> bool {
     )
 }
 
-fn invalid(java: &str, value: &str) -> Stop {
-    Stop::Failed(format!("Invalid value {value} for configuration {java}"))
+fn invalid(java: &str, value: &str) -> Failure {
+    Failure(format!("Invalid value {value} for configuration {java}"))
 }
 
 /// Merges an option over properties as Kafka's tools do: what was given on the command line wins, what the properties
@@ -375,7 +390,7 @@ mod tests {
         assert_eq!(config.get("no.such.thing"), None);
         assert_eq!(
             consumer(&properties(&[("fetch.min.bytes", "many")])).err(),
-            Some(Stop::Failed(
+            Some(Failure(
                 "Invalid value many for configuration fetch.min.bytes".to_owned()
             ))
         );

@@ -1,17 +1,20 @@
-//! Java's `.properties` format, as client configuration files are written in. Main thread; knows no key.
+//! Java's `.properties` format, as client configuration files are written in. The calling thread; knows no key.
 
 use std::collections::BTreeMap;
 
-use super::Stop;
+use crate::Failure;
 
 /// Reads a properties file. Later lines win.
-pub fn load(path: &str) -> Result<BTreeMap<String, String>, Stop> {
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn load(path: &str) -> Result<BTreeMap<String, String>, Failure> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(parse(&String::from_utf8_lossy(&bytes))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Err(Stop::Failed(format!("{path} (No such file or directory)")))
+            Err(Failure(format!("{path} (No such file or directory)")))
         }
-        Err(e) => Err(Stop::Failed(format!("{path} ({e})"))),
+        Err(e) => Err(Failure(format!("{path} ({e})"))),
     }
 }
 
@@ -109,7 +112,7 @@ mod tests {
     fn a_missing_file_is_named() {
         assert_eq!(
             load("/nowhere/at.all"),
-            Err(Stop::Failed(
+            Err(Failure(
                 "/nowhere/at.all (No such file or directory)".to_owned()
             ))
         );
