@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bare;
+pub mod charts;
 pub mod clock;
 pub mod command;
 pub mod consumer_perf;
@@ -12,6 +13,7 @@ pub mod environment;
 pub mod hdr_files;
 pub mod kafka_config;
 pub mod load;
+pub mod page;
 pub mod payload;
 pub mod process;
 pub mod producer_perf;

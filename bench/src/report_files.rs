@@ -6,7 +6,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
 use crate::results::{Run, Since};
-use crate::{Failure, hdr_files};
+use crate::{Failure, charts, hdr_files, page};
 
 /// The options.
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let directory = &arguments.output;
     std::fs::create_dir_all(directory)
         .map_err(|error| Failure(format!("{} cannot be made: {error}", directory.display())))?;
+    for run in &runs {
+        let stem = (runs.len() > 1).then(|| slug(&run.name));
+        hdr_files::write_distributions(directory, stem.as_deref(), run)?;
+    }
     println!("{}", table(&runs));
     let page = write_report(directory, &runs)?;
     println!("Report: {}", page.display());
@@ -91,11 +95,17 @@ pub fn write_run(directory: &Path, stem: Option<&str>, run: &Run) -> Result<(), 
 /// # Errors
 /// When a file cannot be written.
 pub fn write_report(directory: &Path, runs: &[Run]) -> Result<PathBuf, Failure> {
-    put(
-        directory,
-        "report.txt",
-        format!("{}\n", table(runs)).as_bytes(),
-    )
+    let text = format!("{}\n", table(runs));
+    put(directory, "report.txt", text.as_bytes())?;
+    let charts = charts::all(runs)?;
+    for chart in &charts {
+        let svg = charts::svg(chart)?;
+        put(directory, &format!("{}.svg", chart.slug), svg.as_bytes())?;
+        let png = charts::png(chart)?;
+        put(directory, &format!("{}.png", chart.slug), &png)?;
+    }
+    let html = page::html(runs, &charts)?;
+    put(directory, "report.html", html.as_bytes())
 }
 
 /// The table for terminals: a column for each run.
@@ -270,3 +280,5 @@ pub fn grouped(number: f64, digits: usize) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub use tests::made_up;

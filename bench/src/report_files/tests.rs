@@ -92,6 +92,13 @@ fn a_report_is_made_anew_from_its_result() {
     .unwrap();
     let text = std::fs::read_to_string(output.join("report.txt")).unwrap();
     assert!(text.contains("first") && text.contains("one"));
+    for name in [
+        "report.html",
+        "publish-by-percentile.svg",
+        "throughput-over-time.png",
+    ] {
+        assert!(output.join(name).is_file(), "{name}");
+    }
     let why = run(&Arguments {
         runs: vec![output.join("report.txt")],
         name: Vec::new(),
