@@ -2,7 +2,7 @@
 
 use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 
-use crate::{Failure, bare, echo, load, report_files, run};
+use crate::{Failure, bare, echo, load, report_files, run, self_test};
 
 /// What `millrace bench` can do.
 #[derive(Debug, Subcommand)]
@@ -11,6 +11,8 @@ enum Bench {
     Run(Box<run::Arguments>),
     /// Builds the report anew from results, and compares several.
     Report(report_files::Arguments),
+    /// Measures clock, memory, loopback and disk, before any broker is blamed.
+    SelfTest(self_test::Arguments),
     /// Loads a broker with raw Produce requests, closed or open loop, and reports rates and latencies.
     Load(load::Arguments),
     /// Serves the bare loop: the least that a broker must do for a durable answer, to compare brokers with.
@@ -37,6 +39,7 @@ pub fn run(found: &ArgMatches) -> Result<(), Failure> {
     match Bench::from_arg_matches(found).map_err(|error| Failure(error.to_string()))? {
         Bench::Run(arguments) => run::run(&arguments),
         Bench::Report(arguments) => report_files::run(&arguments),
+        Bench::SelfTest(arguments) => self_test::run(&arguments),
         Bench::Load(arguments) => load::run(&arguments),
         Bench::Bare(arguments) => bare::run(&arguments),
         Bench::Echo(arguments) => echo::run(&arguments),

@@ -23,6 +23,7 @@ pub mod report;
 pub mod report_files;
 pub mod results;
 pub mod run;
+pub mod self_test;
 pub mod throttle;
 pub mod workload;
 
