@@ -135,7 +135,7 @@ impl Disk {
                     return Ok(Disk {
                         ring,
                         file,
-                        completions,
+                        completions: Vec::new(),
                         flushing: false,
                     });
                 }
