@@ -64,7 +64,7 @@ fn the_table_has_a_column_for_each_run_and_its_remarks() {
 #[test]
 fn numbers_are_short() {
     assert_eq!(
-        [0.0123, 1.0, 12_345.0, 123_456.0].map(|us| ms(us)),
+        [0.0123, 1.0, 12_345.0, 123_456.0].map(ms),
         ["0.000", "0.001", "12.3", "123"]
     );
     assert_eq!(grouped(1_234_567.891, 1), "1,234,567.9");
