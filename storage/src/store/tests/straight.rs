@@ -305,28 +305,3 @@ fn a_stream_fills_the_disk_and_loses_nothing() {
     stream.check(&mut bench, 1, end);
     bench.shut_down();
 }
-
-/// What the journal took in the write that is being gathered is not taken along, even where that write
-/// was begun to make room for it.
-#[test]
-fn a_stream_begins_behind_what_is_gathered() {
-    for bytes in [3_000, 30_000, 90_000, 150_000] {
-        let mut bench = streaming_on(SimDisk::new(11));
-        let mut stream = Stream::open(&mut bench, "t", 1, LogConfig::default());
-        let mut other = Stream::open(&mut bench, "u", 2, LogConfig::default());
-        for turn in 0..30 {
-            // The other log fills the write up.
-            while other.expected.len() < (turn + 1) * 3 && other.append(&mut bench, 120_000) {}
-            for _ in 0..2 + turn % 5 {
-                stream.append(&mut bench, bytes);
-            }
-            bench.run();
-            bench.pass(100);
-        }
-        let (end, others) = (stream.expected.len(), other.expected.len());
-        assert!(bench.stores[0].counters().straight_writes > 5);
-        let mut bench = streaming_on(bench.shut_down());
-        stream.check(&mut bench, 1, end);
-        other.check(&mut bench, 2, others);
-    }
-}
