@@ -58,7 +58,7 @@ impl Store {
         });
         dirs.flatten()
             .chain([self.due.write_back_us])
-            .chain(self.ready.then_some(self.due.retention_us))
+            .chain((self.ready && !self.shutting_down).then_some(self.due.retention_us))
             .min()
     }
 
