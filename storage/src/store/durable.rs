@@ -12,6 +12,9 @@ use super::partition::{LogState, Recent};
 use super::straight::SealedStraight;
 use super::{Deletion, Store};
 
+/// After how long what nobody else asks for is flushed, in microseconds.
+const FLUSH_US: u64 = 1_000_000;
+
 /// A write that is sealed and not durable.
 pub(super) struct SealedWrite {
     sequence: u64,
@@ -189,8 +192,11 @@ impl Store {
             if self.is_journal_idle(dir) {
                 self.dirs[dir].flush_due_us = None;
             }
-        } else if wants_flush {
+        } else if wants_flush || self.shutting_down {
             self.dirs[dir].flush_due_us = Some(now.monotonic_us);
+        } else if self.dirs[dir].flush_due_us.is_none() && !self.dirs[dir].flushing {
+            // It was still gathering when the flush before it was asked for.
+            self.dirs[dir].flush_due_us = Some(now.monotonic_us + FLUSH_US);
         }
         self.poll_flush(now, dir);
         self.on_durable(now, dir);
@@ -245,7 +251,7 @@ impl Store {
                 self.dirs[dir].journal.on_flushed(written);
                 let marks = self.dirs[dir].journal.marks();
                 if marks.durable < marks.written && self.dirs[dir].flush_due_us.is_none() {
-                    self.dirs[dir].flush_due_us = Some(now.monotonic_us + 1_000_000);
+                    self.dirs[dir].flush_due_us = Some(now.monotonic_us + FLUSH_US);
                 }
                 self.advance(now, dir);
             }
