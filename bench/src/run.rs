@@ -544,11 +544,12 @@ impl Running<'_> {
         second.at_s = now_ns.saturating_sub(self.started_ns) as f64 / 1e9;
         second.backlog = self.backlog_records();
         if keep {
-            self.intervals
-                .extend(window.intervals(self.last_ns.saturating_sub(self.started_ns), length_s));
             self.seconds.push(second.clone());
         }
         if self.measuring {
+            // The log has what settles after the end too, so that it adds up to the whole.
+            let start_ns = self.last_ns.saturating_sub(self.started_ns);
+            self.intervals.extend(window.intervals(start_ns, length_s));
             self.total.add(&window);
         }
         self.last_ns = now_ns;
