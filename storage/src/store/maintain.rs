@@ -22,6 +22,9 @@ pub(super) struct Due {
     pub cleaner_us: u64,
 }
 
+/// Logs that a warning names, at most.
+const UNSETTLED_NAMED_MAX: usize = 5;
+
 impl Store {
     /// Does what is due. Call it at [`Store::next_deadline`], and whenever convenient.
     pub fn tick(&mut self, now: Now) {
@@ -431,7 +434,9 @@ impl Store {
             self.logs.iter().flatten().filter(|p| {
                 p.busy || p.has_work(true) || !p.replacements.is_empty() || p.compacting
             });
+        let count = logs.clone().count();
         let names: Vec<String> = logs
+            .take(UNSETTLED_NAMED_MAX)
             .map(|p| {
                 format!(
                     "{} (busy {}, queued {}, replacements {}/{}, compacting {}, state {:?})",
@@ -460,7 +465,7 @@ impl Store {
             })
             .collect();
         format!(
-            "core {}, {} tasks, logs [{}], directories [{}]",
+            "core {}, {} tasks, {count} logs, of them [{}], directories [{}]",
             self.config.core,
             self.tasks_running,
             names.join(", "),

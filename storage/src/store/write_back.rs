@@ -20,6 +20,9 @@ use super::{Store, partition::PartitionLog};
 pub(super) const CHUNK_BYTES_MAX: u64 = 1 << 20;
 /// Tasks at once, where room is needed.
 const RUNNING_MAX: usize = 4;
+/// Tasks at once when the store stops: nobody is served any more, and what thousands of small logs wait
+/// for is one flush each, many of which the file system does as one.
+const RUNNING_STOPPING_MAX: usize = 64;
 /// Bytes of one write, at most, where nothing presses: one of these at a time delays no journal write by
 /// more than the device takes for it.
 const CALM_BYTES_MAX: u64 = 256 << 10;
@@ -73,7 +76,13 @@ impl Store {
 
     /// Starts as many writes as may run.
     pub(super) fn run_write_back(&mut self, now: Now) {
-        let running_max = if self.is_pressed() { RUNNING_MAX } else { 1 };
+        let running_max = if self.shutting_down {
+            RUNNING_STOPPING_MAX
+        } else if self.is_pressed() {
+            RUNNING_MAX
+        } else {
+            1
+        };
         while self.write_back.running < running_max {
             let Some(log) = self.write_back.logs.pop_front() else {
                 break;
@@ -176,7 +185,7 @@ impl Store {
     }
 
     fn spawn_write_back(&mut self, log: LogId, index: usize, end: u64, settle: bool) {
-        let pressed = self.is_pressed();
+        let (pressed, shutting_down) = (self.is_pressed(), self.shutting_down);
         let partition = self.logs[log.0 as usize]
             .as_deref_mut()
             .expect("a log that is written");
@@ -190,7 +199,7 @@ impl Store {
         } else {
             block_floor(end)
         };
-        let chunk_bytes = if pressed {
+        let chunk_bytes = if pressed && !shutting_down {
             CHUNK_BYTES_MAX
         } else {
             CALM_BYTES_MAX
