@@ -8,6 +8,7 @@
 //! file, or an error).
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -70,6 +71,9 @@ pub enum FileOutcome {
     Space(io::Result<SpaceBytes>),
 }
 
+/// Whether each device of which it was asked writes through.
+pub(crate) type Devices = Rc<RefCell<HashMap<u64, bool>>>;
+
 /// Descriptors whose last [`File`] was dropped; the ring closes them.
 pub(crate) type Dropped = Rc<RefCell<Vec<OwnedFd>>>;
 
@@ -85,6 +89,7 @@ struct FileInner {
     fd: Option<OwnedFd>,
     /// Whether RWF_DSYNC is obeyed; asked of the file system at the first durable write.
     obeys_dsync: Cell<Option<bool>>,
+    devices: Devices,
     dropped: Dropped,
 }
 
@@ -124,17 +129,26 @@ impl File {
         if unsafe { libc::fstat(self.as_raw_fd(), &raw mut about) } != 0 {
             return false;
         }
-        let (major, minor) = (libc::major(about.st_dev), libc::minor(about.st_dev));
-        let device = format!("/sys/dev/block/{major}:{minor}");
-        // A partition's queue is that of the disk around it.
-        ["queue", "../queue"].iter().any(|queue| {
-            let says = |name: &str, what: &str| {
-                std::fs::read_to_string(format!("{device}/{queue}/{name}"))
-                    .is_ok_and(|text| text.trim() == what)
-            };
-            says("write_cache", "write through") || says("fua", "1")
-        })
+        // Asked once a device: thousands of files may lie on it.
+        let mut devices = self.inner.devices.borrow_mut();
+        *devices
+            .entry(about.st_dev)
+            .or_insert_with(|| device_writes_through(about.st_dev))
     }
+}
+
+/// What the kernel says of a device; false where it says nothing.
+fn device_writes_through(device: u64) -> bool {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let device = format!("/sys/dev/block/{major}:{minor}");
+    // A partition's queue is that of the disk around it.
+    ["queue", "../queue"].iter().any(|queue| {
+        let says = |name: &str, what: &str| {
+            std::fs::read_to_string(format!("{device}/{queue}/{name}"))
+                .is_ok_and(|text| text.trim() == what)
+        };
+        says("write_cache", "write through") || says("fua", "1")
+    })
 }
 
 impl AsRawFd for File {
@@ -431,6 +445,7 @@ impl Ring {
             inner: Rc::new(FileInner {
                 fd: Some(fd),
                 obeys_dsync: Cell::new(None),
+                devices: Rc::clone(&self.devices),
                 dropped: Rc::clone(&self.dropped_files),
             }),
         }

@@ -16,7 +16,7 @@ use io_uring::types::{SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 
 use crate::buf::{Chunk, Shared};
-use crate::file::{Dropped, FileOutcome};
+use crate::file::{Devices, Dropped, FileOutcome};
 use crate::helper::Helper;
 use crate::op::{IGNORED, Op, OpSlab, OpToken};
 use crate::recv_pool::RecvPool;
@@ -142,6 +142,7 @@ pub struct Ring {
     pub(crate) waker: Waker,
     pub(crate) helper: Option<Helper>,
     pub(crate) dropped_files: Dropped,
+    pub(crate) devices: Devices,
     pub(crate) has_ftruncate: bool,
     pub(crate) multishot_receive: bool,
     /// Completions made without the kernel; given out by the next turn.
@@ -191,6 +192,7 @@ impl Ring {
             waker,
             helper: None,
             dropped_files: Rc::new(RefCell::new(Vec::new())),
+            devices: Devices::default(),
             has_ftruncate: probe.is_supported(opcode::Ftruncate::CODE),
             multishot_receive: config.multishot_receive,
             ready: Vec::new(),

@@ -35,8 +35,8 @@ impl PartitionKey {
 pub struct LogId(pub u32);
 
 /// The usual [`StoreConfig::straight_bytes_min`], in bytes. A durable write into space that was never
-/// written costs more than one into the journal's written blocks, and saves the write-back: measured, it
-/// is behind at 128 and 256 KiB a turn, even at 384, and a quarter ahead at 640 (docs/ARCHITECTURE.md).
+/// written costs more than one into the journal's written blocks, and saves the write-back: it pays for
+/// large turns only. No kept measurement says yet from where on.
 const STRAIGHT_BYTES_MIN: u64 = 512 << 10;
 
 /// How a store is set up; fixed while it runs.
