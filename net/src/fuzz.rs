@@ -221,20 +221,7 @@ fn fuzz_framer(random: &mut Random) -> bool {
             Ok(None) => {}
             Err(error) => break Some(error),
         }
-        if random.below(2) == 0
-            && let Some(mut target) = framer.direct_target()
-        {
-            let room = target.missing().len().min(rest.len());
-            let count = 1 + random.below(room as u64) as usize;
-            target.missing()[..count].copy_from_slice(&rest[..count]);
-            framer.direct_received(target, count);
-            rest = &rest[count..];
-        } else {
-            let longest = [3, 100, 70_000][random.below(3) as usize];
-            let count = 1 + random.below(longest.min(rest.len() as u64)) as usize;
-            framer.push(Shared::from(rest[..count].to_vec()));
-            rest = &rest[count..];
-        }
+        receive_some(&mut framer, random, &mut rest);
         let arrived = framer.pending().map_or(0, |frame| frame.received_bytes);
         assert!(
             framer.held_bytes() <= 2 * arrived + 140_000,
@@ -244,6 +231,25 @@ fn fuzz_framer(random: &mut Random) -> bool {
     assert_eq!(error.map(|error| error.size), bad_size, "a size misjudged");
     assert!(frames == expected, "a frame came out changed");
     error.is_none()
+}
+
+/// Gives a framer some of what is left, received in one of the ways there are.
+fn receive_some(framer: &mut Framer, random: &mut Random, rest: &mut &[u8]) {
+    let count = if random.below(2) == 0
+        && let Some(mut target) = framer.direct_target()
+    {
+        let room = target.missing().len().min(rest.len());
+        let count = 1 + random.below(room as u64) as usize;
+        target.missing()[..count].copy_from_slice(&rest[..count]);
+        framer.direct_received(target, count);
+        count
+    } else {
+        let longest = [3, 100, 70_000][random.below(3) as usize];
+        let count = 1 + random.below(longest.min(rest.len() as u64)) as usize;
+        framer.push(Shared::from(rest[..count].to_vec()));
+        count
+    };
+    *rest = &rest[count..];
 }
 
 #[cfg(test)]

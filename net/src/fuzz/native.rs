@@ -1,9 +1,7 @@
 //! Damaged native frames, and native frames cut anywhere. Part of the fuzzing command; knows every body but
 //! no broker.
 
-use ring::buf::Shared;
-
-use super::{Random, damage};
+use super::{Random, damage, receive_some};
 use crate::framer::Framer;
 use crate::native::header::{CHECKSUM_BYTES, Header};
 use crate::native::{self, Body, HEADER_BYTES, Kind};
@@ -111,20 +109,7 @@ pub(super) fn fuzz_framer(random: &mut Random) -> bool {
             Ok(None) => {}
             Err(_) => break true,
         }
-        if random.below(2) == 0
-            && let Some(mut target) = framer.direct_target()
-        {
-            let room = target.missing().len().min(rest.len());
-            let count = 1 + random.below(room as u64) as usize;
-            target.missing()[..count].copy_from_slice(&rest[..count]);
-            framer.direct_received(target, count);
-            rest = &rest[count..];
-        } else {
-            let longest = [3, 100, 70_000][random.below(3) as usize];
-            let count = 1 + random.below(longest.min(rest.len() as u64)) as usize;
-            framer.push(Shared::from(rest[..count].to_vec()));
-            rest = &rest[count..];
-        }
+        receive_some(&mut framer, random, &mut rest);
     };
     assert_eq!(failed, bad, "a header misjudged");
     assert!(frames == expected, "a frame came out changed");
