@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod connection;
 pub mod drive;
 pub mod kafka;
+pub mod native;
 pub mod pace;
 pub mod summary;
 pub mod wire;
@@ -21,14 +22,22 @@ use cluster::{Cluster, Placement};
 use connection::Connection;
 use drive::Plan;
 use kafka::KafkaWire;
+use native::NativeWire;
 use wire::{Batch, Wire};
 
 /// The options of `millrace bench load`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// The brokers to start from, like host1:9092,host2:9092.
+    /// The brokers to start from, like host1:9092,host2:9092; with the native protocol, its listener.
     #[arg(long, value_name = "HOST:PORT")]
     pub bootstrap_server: String,
+    /// The protocol that requests are made of.
+    #[arg(long, value_enum, default_value_t = Protocol::Kafka)]
+    pub protocol: Protocol,
+    /// With the native protocol: the Kafka listener, where the topic is created and deleted. Without it the broker
+    /// creates the topic as it creates one that is missing.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka_server: Option<String>,
     /// The topic.
     #[arg(long, default_value = "bench-load")]
     pub topic: String,
@@ -96,6 +105,15 @@ pub struct Arguments {
     pub topic_config: Vec<String>,
 }
 
+/// A protocol of the broker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// Kafka's.
+    Kafka,
+    /// Millrace's own.
+    Native,
+}
+
 /// How a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -155,11 +173,22 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(core) = arguments.core {
         process::pin_to(core)?;
     }
-    let cluster = Cluster::find(arguments)?;
-    let outcome = kafka(arguments, &cluster);
-    if arguments.delete_topic {
-        cluster.delete_topic()?;
+    if arguments.protocol == Protocol::Kafka && arguments.kafka_server.is_some() {
+        return Err(Failure(
+            "--kafka-server belongs to --protocol native".to_owned(),
+        ));
     }
+    let outcome = match arguments.protocol {
+        Protocol::Kafka => {
+            let cluster = Cluster::find(arguments)?;
+            let outcome = kafka(arguments, &cluster);
+            if arguments.delete_topic {
+                cluster.delete_topic()?;
+            }
+            outcome
+        }
+        Protocol::Native => native(arguments),
+    };
     match outcome?.print(arguments.output) {
         // Whoever reads the output has gone.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -176,6 +205,56 @@ fn kafka(arguments: &Arguments, cluster: &Cluster) -> Result<summary::Summary, F
         crate::clock::wall_ms(),
     );
     measure(arguments, cluster, &wire)
+}
+
+/// A run over the native protocol.
+fn native(arguments: &Arguments) -> Result<summary::Summary, Failure> {
+    if arguments.bare {
+        return Err(Failure("a bare loop speaks no native protocol".to_owned()));
+    }
+    // What only the Kafka protocol can ask for is asked there.
+    let beside = match &arguments.kafka_server {
+        Some(address) => Some(Cluster::find(&Arguments {
+            bootstrap_server: address.clone(),
+            ..arguments.clone()
+        })?),
+        None if arguments.delete_topic || !arguments.topic_config.is_empty() => {
+            return Err(Failure(
+                "a topic's configs, and its end, take --kafka-server".to_owned(),
+            ));
+        }
+        None => None,
+    };
+    let cannot = |error: client::Error| {
+        Failure(format!(
+            "topic {} at {}: {error}",
+            arguments.topic, arguments.bootstrap_server
+        ))
+    };
+    let topic = client::blocking::Client::connect(&arguments.bootstrap_server, "millrace-bench")
+        .and_then(|mut client| client.topic(&arguments.topic, arguments.create_topic))
+        .map_err(cannot)?;
+    let partitions = arguments.partitions();
+    if topic.partition_count < partitions.cast_signed() {
+        return Err(Failure(format!(
+            "topic {} has {} partitions, fewer than {partitions}",
+            arguments.topic, topic.partition_count
+        )));
+    }
+    let wire = NativeWire::new(
+        topic.id,
+        arguments.acks,
+        arguments.batch(),
+        crate::clock::wall_ms(),
+    );
+    let cluster = Cluster::given(&arguments.bootstrap_server, &arguments.topic, partitions);
+    let outcome = measure(arguments, &cluster, &wire);
+    if let Some(cluster) = beside
+        && arguments.delete_topic
+    {
+        cluster.delete_topic()?;
+    }
+    outcome
 }
 
 /// Connects, prepares every request, and drives the load.

@@ -76,6 +76,11 @@ impl Link {
         self.version.is_some()
     }
 
+    /// The version that was negotiated.
+    pub fn version(&self) -> Option<u8> {
+        self.version
+    }
+
     /// Queues a request; gives its correlation id.
     ///
     /// # Panics

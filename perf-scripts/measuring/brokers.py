@@ -3,7 +3,6 @@
 Knows how each is started and when it answers; what is asked of it is the workload's business.
 """
 
-import atexit
 import ctypes
 import os
 import pathlib
@@ -81,7 +80,6 @@ class Process:
         self.process = None
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log_path = self.directory / f"{self.name}.log"
-        atexit.register(self.kill)
 
     @property
     def address(self):
@@ -158,14 +156,16 @@ class Millrace(Process):
 
     name = "millrace"
 
-    def __init__(self, directory, port, cores, binary, overrides=None, http_port=None, wrapper=()):
+    def __init__(self, directory, port, cores, binary, overrides=None, http_port=None, wrapper=(), native_port=None):
         super().__init__(directory, port, set(cores))
         self.binary = binary
         self.http_port = http_port
+        self.native_port = native_port
         self.overrides = {
             "log.dirs": self.directory / "data",
             "listeners": f"PLAINTEXT://{self.address}",
             "http.listener": f"127.0.0.1:{http_port}" if http_port else "",
+            "native.listener": f"127.0.0.1:{native_port}" if native_port else "",
             "offsets.topic.replication.factor": 1,
             "group.initial.rebalance.delay.ms": 0,
             **(overrides or {}),
@@ -182,17 +182,25 @@ class Millrace(Process):
         return command
 
 
-def kafka_libraries():
+def kafka_libraries(given=None):
     """Where Kafka's jars are; fetched from Maven into the build directory when they are nowhere yet."""
     interop = pathlib.Path(os.environ.get("MILLRACE_INTEROP_DIR", machine.target() / "interop"))
-    for directory in (interop / "kafka" / "libs", machine.target() / "perf" / "kafka"):
+    for directory in [given] if given else [interop / "kafka" / "libs", machine.target() / "perf" / "kafka"]:
         if any(directory.glob("kafka_2.13-*.jar")):
-            return directory
+            return directory.resolve()
+    if given:
+        raise SystemExit(f"{given} has no kafka_2.13-*.jar")
+    for needed in ("java", "mvn"):
+        if not shutil.which(needed):
+            raise SystemExit(f"{needed} is not installed: Kafka needs a JDK of 17 or newer, and Maven fetches it (or name a "
+                             "directory with its jars by --kafka-libraries; or leave it out, with --sides)")
     directory.mkdir(parents=True, exist_ok=True)
     print(f"fetching Kafka from Maven into {directory}", flush=True)
-    subprocess.run(["mvn", "-B", "-q", "-f", str(POM),
-                    "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
-                    f"-DoutputDirectory={directory}"], check=True)
+    done = subprocess.run(["mvn", "-B", "-q", "-f", str(POM),
+                           "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
+                           f"-DoutputDirectory={directory}"])
+    if done.returncode != 0:
+        raise SystemExit("Maven could not fetch Kafka")
     return directory
 
 

@@ -1,6 +1,8 @@
-"""Medians, spreads and Markdown tables. Knows no broker."""
+"""Medians, spreads, verdicts and Markdown tables. Knows no broker."""
 
 import statistics
+
+HEAD = ["load", "figure", "of", "median", "against", "its median", "ratio", "must", "reach for", ""]
 
 
 def number(value):
@@ -55,24 +57,41 @@ def needs_broker(metric):
     return metric.startswith("CPU") or metric in ("peak MiB", "sleeps/request")
 
 
-def bars(rows, runs, sides, metrics, stand_in=None):
-    """The table of bars: each of a row's bars whose rival was measured. `runs[row][side]` are the generator's results;
-    `stand_in` is the side that takes Kafka's place.
+def values(metric, of, results):
+    """A metric of some runs; a broker whose process is not known has no costs."""
+    return [of(run) for run in results if run["broker"] or not needs_broker(metric)]
+
+
+def bar_line(title, side, bar, ours, against, theirs, found):
+    return [title, bar.metric, side, spread(ours), against, spread(theirs), number(found), bar.told(bar.must), bar.told(bar.reach),
+            bar.verdict(found)]
+
+
+def bars(rows, runs, metrics, stand_in=None):
+    """Lines of the table of bars: each of a row's bars whose two sides were measured. `runs[row][side]` are the generator's
+    results; `stand_in` is the side that takes Kafka's place.
     """
     lines = []
     for row in rows:
         for bar in row.bars:
             against = stand_in if stand_in and bar.against == "kafka" else bar.against
-            ours, theirs = runs.get(row.name, {}).get("millrace"), runs.get(row.name, {}).get(against)
-            if against not in sides or not ours or not theirs:
-                continue
             of = metrics[bar.metric]
-            # A rival whose process is not known has no costs.
-            ours, theirs = ([of(run) for run in side if run["broker"] or not needs_broker(bar.metric)] for side in (ours, theirs))
+            ours, theirs = (values(bar.metric, of, runs.get(row.name, {}).get(side, [])) for side in (bar.of, against))
             found = ratio(ours, theirs)
-            lines.append([row.title, bar.metric, spread(ours), against, spread(theirs), number(found),
-                          bar.told(bar.must), bar.told(bar.reach), bar.verdict(found) if found else "-"])
-    return table(["load", "figure", "Millrace", "against", "rival", "ratio", "must", "reach for", ""], lines)
+            if found is not None:
+                lines.append(bar_line(row.title, bar.of, bar, ours, against, theirs, found))
+    return lines
+
+
+def figures(rows, runs, metrics, order):
+    """Every figure of every row, a line for each side."""
+    lines = []
+    for row in rows:
+        sides = runs.get(row.name, {})
+        for side in sorted(sides, key=order.index):
+            cells = [spread(values(name, of, sides[side])) for name, of in metrics.items()]
+            lines.append([row.name, side, len(sides[side]), *cells])
+    return table(["load", "side", "runs", *metrics], lines)
 
 
 def notes(runs):
@@ -84,3 +103,9 @@ def notes(runs):
                 for limit in result["generator"]["limits"]:
                     said.setdefault((row, side), []).append(limit)
     return "".join(f"- {row}, {side}: {limits[0]} ({len(limits)} of {len(runs[row][side])} runs)\n" for (row, side), limits in said.items())
+
+
+def verdicts(lines):
+    """How many bars are met, in a sentence; `lines` end with their verdicts."""
+    missed = sum(line[-1] == "NOT MET" for line in lines)
+    return f"{len(lines) - missed} of {len(lines)} bars met" + (f", {missed} NOT MET.\n" if missed else ".\n")

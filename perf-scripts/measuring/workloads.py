@@ -4,20 +4,26 @@ Knows `millrace bench load` and its JSON; knows no broker.
 """
 
 import json
+import os
 import subprocess
+import time
 
-from . import brokers
+from . import brokers, machine
+
+# Others' share of a core beside broker and generator, from which a run says little about either.
+OTHERS_SHARE_MAX = 0.2
 
 
 class Bar:
-    """One figure against a rival's: `higher` is better for rates, lower for times and costs."""
+    """One figure of a side (`of`) against a rival's: `higher` is better for rates, lower for times and costs."""
 
-    def __init__(self, metric, against, must, reach, higher):
+    def __init__(self, metric, against, must, reach, higher, of="millrace"):
         self.metric = metric
         self.against = against
         self.must = must
         self.reach = reach
         self.higher = higher
+        self.of = of
 
     def verdict(self, ratio):
         met = (lambda bar: ratio >= bar) if self.higher else (lambda bar: ratio <= bar)
@@ -28,13 +34,14 @@ class Bar:
 
 
 class Row:
-    """A load of the table."""
+    """A load of the table, and the sides beside `millrace` that it is measured on."""
 
-    def __init__(self, name, title, options, bars):
+    def __init__(self, name, title, options, bars, sides=("bare", "kafka")):
         self.name = name
         self.title = title
         self.options = options
         self.bars = bars
+        self.sides = ("millrace", *sides)
 
 
 # How each metric is found in the generator's JSON, its unit, and how it is written.
@@ -52,61 +59,99 @@ METRICS = {
     "sleeps/request": lambda run: run["broker"]["voluntary_switches"] / max(run["requests"], 1),
 }
 
+# The order in which sides are told.
+SIDES = ["millrace", "native", "bare", "kafka", "kafka-flush", "rival", "one", "two"]
+
 ROWS = [
     Row("small", "64 connections x 1 KiB, one in flight each",
         ["--connections", 64, "--record-size", 1024],
         [Bar("requests/s", "bare", 0.6, 1.0, True), Bar("requests/s", "kafka", 1.5, 3, True),
          Bar("requests/s", "kafka-flush", 25, 50, True), Bar("CPU s/M requests", "kafka", 0.4, 0.15, False),
-         Bar("peak MiB", "kafka", 0.25, 0.125, False)]),
+         Bar("requests/s", "millrace", 1.2, 1.2, True, of="native"), Bar("p50 us", "millrace", 0.9, 0.9, False, of="native")],
+        ("native", "bare", "kafka", "kafka-flush")),
     Row("large", "8 connections x 16 KiB, five in flight",
         ["--connections", 8, "--record-size", 16384, "--in-flight", 5],
         [Bar("MB/s", "bare", 0.7, 1.3, True), Bar("MB/s", "kafka", 1.7, 3, True),
-         Bar("CPU s/GB", "kafka", 0.25, 0.12, False), Bar("peak MiB", "kafka", 0.25, 0.125, False)]),
+         Bar("CPU s/GB", "kafka", 0.25, 0.12, False)],
+        ("bare", "kafka", "kafka-flush")),
     Row("single", "one connection, 1 KiB, one in flight",
         ["--connections", 1, "--record-size", 1024],
         [Bar("p50 us", "bare", 1.3, 1.1, False), Bar("p99 us", "bare", 1.6, 1.2, False),
-         Bar("peak MiB", "kafka", 0.25, 0.125, False)]),
+         Bar("requests/s", "millrace", 1.2, 1.2, True, of="native"), Bar("p50 us", "millrace", 0.9, 0.9, False, of="native")],
+        ("native", "bare", "kafka", "kafka-flush")),
     Row("partitions", "1,000 partitions x 100 B, ten connections",
         ["--connections", 10, "--record-size", 100, "--partitions", 1000],
-        [Bar("requests/s", "bare", 0.6, 0.9, True), Bar("requests/s", "kafka-flush", 30, 60, True),
-         Bar("peak MiB", "kafka", 0.25, 0.125, False)]),
+        [Bar("requests/s", "bare", 0.6, 0.9, True), Bar("requests/s", "kafka-flush", 30, 60, True)],
+        ("bare", "kafka", "kafka-flush")),
     Row("gathered", "the same, 100 partitions a request",
         ["--connections", 10, "--record-size", 100, "--partitions", 1000, "--partitions-per-request", 100],
-        [Bar("requests/s", "bare", 0.5, 0.8, True), Bar("peak MiB", "kafka", 0.25, 0.125, False)]),
+        [Bar("requests/s", "bare", 0.5, 0.8, True)],
+        ("bare", "kafka", "kafka-flush")),
     Row("open", "20,000 x 1 KiB a second, open loop, 64 connections",
         ["--connections", 64, "--record-size", 1024, "--rate", 20000],
-        [Bar("p99 us", "bare", 2, 1.3, False), Bar("p99.9 us", "kafka", 0.2, 0.1, False),
-         Bar("peak MiB", "kafka", 0.25, 0.125, False)]),
+        [Bar("p99 us", "bare", 2, 1.3, False), Bar("p99.9 us", "kafka", 0.2, 0.1, False)],
+        ("bare", "kafka")),
 ]
 
+# Two data cores against one: a row of its own kind, because both sides are Millrace, started anew for each run. The load has
+# a core beside one data core, and shares both with two: what counts is the broker's CPU time.
+CORES = Row("cores", "64 connections x 1 KiB, two data cores against one",
+            ["--connections", 64, "--record-size", 1024],
+            [Bar("CPU s/M requests", "one", 1.15, 1.05, False, of="two")], ())
+CORES.sides = ("one", "two")
 
-def chosen(names):
-    """The rows of these names, separated by commas; all without."""
+
+def chosen(names, beside=()):
+    """The names of rows, separated by commas, as a list; all, and those `beside`, without. "none" is no row."""
+    known = [row.name for row in ROWS] + list(beside)
     if not names:
-        return ROWS
-    known = {row.name: row for row in ROWS}
-    wanted = names.split(",")
+        return known
+    wanted = [name for name in names.split(",") if name != "none"]
     for name in wanted:
         if name not in known:
-            raise SystemExit(f"no row {name}; there are {', '.join(known)}")
-    return [known[name] for name in wanted]
+            raise SystemExit(f"no row {name}; there are {', '.join(known)}, none")
+    return wanted
 
 
-def load(binary, row, address, core, seconds, warmup, pid=None, topic=None, configs=(), extra=()):
-    """Runs the generator and returns its JSON. `topic` None: the address is a bare loop's."""
-    command = [binary, "bench", "load", "--bootstrap-server", address, "--core", core, "--output", "json",
+def row_of(name):
+    """The row of this name; None for what is no load of the generator's."""
+    return next((row for row in [*ROWS, CORES] if row.name == name), None)
+
+
+def _others(pid):
+    """CPU seconds so far of everything but this broker, this script and its children."""
+    own = os.times()
+    own = own.user + own.system + own.children_user + own.children_system
+    return machine.busy_seconds() - own - (machine.usage(pid)["cpu_seconds"] if pid else 0)
+
+
+def load(binary, row, address, core, seconds, warmup, pid=None, topic=None, configs=(), extra=(), kafka_address=None):
+    """Runs the generator and returns its JSON. `topic` None: the address is a bare loop's. `kafka_address`: the address is
+    the native listener's, and this the Kafka listener's beside it. `core` None: on any core.
+    """
+    command = [binary, "bench", "load", "--bootstrap-server", address, "--output", "json",
                "--seconds", seconds, "--warmup-seconds", warmup, *row.options, *extra]
+    if core is not None:
+        command += ["--core", core]
     if pid is not None:
         command += ["--broker-pid", pid]
+    if kafka_address is not None:
+        command += ["--protocol", "native", "--kafka-server", kafka_address]
     if topic is None:
         command += ["--bare"]
     else:
         command += ["--topic", topic, "--create-topic", "--delete-topic"]
         for config in configs:
             command += ["--topic-config", config]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, preexec_fn=brokers.child())
+    began, others = time.monotonic(), _others(pid)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
+                          preexec_fn=brokers.child(range(os.cpu_count()) if core is None else None))
+    others = (_others(pid) - others) / (time.monotonic() - began)
     if done.returncode != 0:
         raise SystemExit(f"the load failed:\n  {' '.join(map(str, command))}\n{done.stderr}")
     run = json.loads(done.stdout)
     run["command"] = " ".join(map(str, command))
+    run["others_cpu_share"] = others
+    if others > OTHERS_SHARE_MAX:
+        run["generator"]["limits"].append(f"something else took {others * 100:.0f} % of a core meanwhile")
     return run
