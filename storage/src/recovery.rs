@@ -353,6 +353,10 @@ async fn finish_replacements<D: Disk>(
         return Ok(());
     }
     let partition_dir = dir.join(building.record.key.dir_name());
+    // Where the partition was deleted since, the name may be that of another.
+    if !belongs_to(disk, &partition_dir, building.record.key.topic_id).await? {
+        return Ok(());
+    }
     for replacement in std::mem::take(&mut building.record.replacements) {
         for step in crate::clean_task::swap_work(&partition_dir, &replacement) {
             crate::tasks::move_files(disk, &[step]).await?;

@@ -172,6 +172,12 @@ impl Builder {
         if !counts {
             return Ok(());
         }
+        if covered && building.epoch < chain.epoch {
+            // A checkpoint has all logs of its core: this one was deleted before it was taken. What an
+            // earlier start's says of it is no longer true of its files.
+            self.partitions.remove(&key);
+            return Ok(());
+        }
         match entry.kind {
             EntryKind::Append => {
                 if !covered {

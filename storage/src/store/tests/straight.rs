@@ -305,3 +305,46 @@ fn a_stream_fills_the_disk_and_loses_nothing() {
     stream.check(&mut bench, 1, end);
     bench.shut_down();
 }
+
+/// Rule 3: a checkpoint that covers a reference and does not know its log says that the log was deleted,
+/// whatever checkpoints of earlier starts say of it.
+#[test]
+fn a_stream_deleted_before_a_checkpoint_stays_deleted() {
+    let start = |disk: SimDisk| {
+        let recovered = recover(&disk);
+        assert!(recovered.offline.is_empty(), "{:?}", recovered.offline);
+        Bench::start_with(disk, recovered, |config| {
+            config.straight_bytes_min = STRAIGHT_BYTES;
+            config.dirty_bytes_max = 1 << 20;
+            config.checkpoint_ms = 100;
+            // What the other log brings stays in the journal, and so do the references behind it.
+            config.settle_idle_ms = 1 << 30;
+        })
+    };
+    let mut bench = start(SimDisk::new(1));
+    let mut stream = Stream::open(&mut bench, "t", 1, LogConfig::default());
+    let mut other = Stream::open(&mut bench, "u", 2, LogConfig::default());
+    stream.turns(&mut bench, 1, 9_000);
+    other.append(&mut bench, 100);
+    bench.pass(1_000);
+    let disk = bench.disk.clone();
+    drop(bench);
+    disk.process_crash();
+    // The journal and the checkpoint of the first start are there to the end.
+    let mut bench = start(disk);
+    stream.log = bench.find(1);
+    stream.turns(&mut bench, 20, 9_000);
+    assert!(bench.stores[0].counters().straight_writes > 5);
+    let now = bench.now;
+    bench.store().delete_partition(now, stream.log);
+    bench.run();
+    let before = bench.stores[0].counters().checkpoints;
+    bench.pass(1_000);
+    assert!(bench.stores[0].counters().checkpoints > before);
+    let disk = bench.disk.clone();
+    drop(bench);
+    disk.crash();
+    let mut bench = start(disk);
+    assert_eq!(bench.stores[0].find(TopicId::from_u128(1), 0), None);
+    other.check(&mut bench, 2, 1);
+}
