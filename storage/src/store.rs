@@ -100,6 +100,8 @@ pub(crate) struct Dir {
     cache: Cache,
     /// When writes without a flush must be flushed.
     flush_due_us: Option<u64>,
+    /// When what is gathered for the next write must be flushed, if it gets no flush of its own.
+    gathered_due_us: Option<u64>,
     flushing: bool,
     checkpoints: checkpoints::Checkpoints,
     space: DirSpace,

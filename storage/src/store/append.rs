@@ -86,6 +86,11 @@ impl Store {
             value: now.wall_ms,
         };
         let sync = partition.config.flush_messages <= 1;
+        let flush_ms = partition.config.flush_ms.unwrap_or(1_000).max(0) as u64;
+        let flush_due_us = (!sync).then(|| {
+            now.monotonic_us
+                .saturating_add(flush_ms.saturating_mul(1_000))
+        });
         let interval_bytes = partition.config.index_interval_bytes;
         let (epochs, producers) = (&mut partition.epochs, &mut partition.producers);
         let mut fill = |out: &mut [u8]| {
@@ -102,6 +107,7 @@ impl Store {
         let sealed = if straight {
             let open = partition.straight.as_deref_mut().expect("it goes straight");
             fill(open.place(position, bytes.len(), base_offset, offset_end));
+            open.flush_by(flush_due_us);
             self.dirs[dir].straight_bytes += bytes.len() as u64;
             None
         } else {
@@ -117,19 +123,17 @@ impl Store {
             partition.last_append_time_ms = time;
         }
         partition.dirty_bytes += bytes.len() as u64;
-        let flush_ms = partition.config.flush_ms.unwrap_or(1_000).max(0) as u64;
         self.dirty_bytes += bytes.len() as u64;
         self.counters.appended_batches += 1;
         self.counters.appended_bytes += bytes.len() as u64;
         let dir_state = &mut self.dirs[dir];
         dir_state.space.on_dirty(bytes.len() as u64);
         dir_state.checkpoints.changed = true;
-        if !sync {
-            let due = now.monotonic_us + flush_ms.saturating_mul(1_000);
-            dir_state.flush_due_us = Some(dir_state.flush_due_us.map_or(due, |at| at.min(due)));
-        }
         if let Some(sealed) = sealed {
             self.on_sealed(dir, sealed);
+        }
+        if !straight {
+            self.dirs[dir].flush_by(flush_due_us);
         }
         Ok(Appended {
             base_offset,

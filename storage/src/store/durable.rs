@@ -10,7 +10,7 @@ use crate::types::{Now, Offset};
 use super::api::{LogId, Notice, ReadError};
 use super::partition::{LogState, Recent};
 use super::straight::SealedStraight;
-use super::{Deletion, Store};
+use super::{Deletion, Dir, Store};
 
 /// After how long what nobody else asks for is flushed, in microseconds.
 const FLUSH_US: u64 = 1_000_000;
@@ -18,6 +18,8 @@ const FLUSH_US: u64 = 1_000_000;
 /// A write that is sealed and not durable.
 pub(super) struct SealedWrite {
     sequence: u64,
+    /// When what is in it must be flushed, where it gets no flush of its own.
+    flush_due_us: Option<u64>,
     /// Logs whose mark moves, and whether the write alone is enough for that.
     touched: Vec<Touched>,
     effects: Vec<(LogId, Entry)>,
@@ -30,6 +32,30 @@ struct Touched {
     log: LogId,
     offset_end: Offset,
     after_write: bool,
+}
+
+/// The earlier of two moments, where there is any.
+pub(super) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    [one, other].into_iter().flatten().min()
+}
+
+impl Dir {
+    /// What the journal's open write has just got is to be flushed by then, if at all.
+    pub(super) fn flush_by(&mut self, due_us: Option<u64>) {
+        for due in [&mut self.gathered_due_us, &mut self.flush_due_us] {
+            *due = earlier(*due, due_us);
+        }
+    }
+
+    /// When what lies behind the write `sequence` must be flushed: sealed, or gathered still.
+    fn flush_due_behind(&self, sequence: u64) -> Option<u64> {
+        let sealed = self.sealed.iter().rev();
+        sealed
+            .take_while(|write| write.sequence > sequence)
+            .filter_map(|write| write.flush_due_us)
+            .chain(self.gathered_due_us)
+            .min()
+    }
 }
 
 impl Store {
@@ -113,9 +139,12 @@ impl Store {
                 _ => effects.push((gathered.log, entry)),
             }
         }
-        self.dirs[dir].journal.enqueue(&sealed, companions);
-        self.dirs[dir].sealed.push_back(SealedWrite {
+        let state = &mut self.dirs[dir];
+        let flush_due_us = state.gathered_due_us.take();
+        state.journal.enqueue(&sealed, companions);
+        state.sealed.push_back(SealedWrite {
             sequence: sealed.sequence,
+            flush_due_us,
             touched,
             effects,
             straights,
@@ -188,15 +217,14 @@ impl Store {
         for (log, entry) in effects {
             self.on_effect(now, dir, log, &entry);
         }
+        let state = &mut self.dirs[dir];
         if marks.durable == marks.written {
-            if self.is_journal_idle(dir) {
-                self.dirs[dir].flush_due_us = None;
-            }
+            state.flush_due_us = state.flush_due_behind(marks.durable);
         } else if wants_flush || self.shutting_down {
-            self.dirs[dir].flush_due_us = Some(now.monotonic_us);
-        } else if self.dirs[dir].flush_due_us.is_none() && !self.dirs[dir].flushing {
-            // It was still gathering when the flush before it was asked for.
-            self.dirs[dir].flush_due_us = Some(now.monotonic_us + FLUSH_US);
+            state.flush_due_us = Some(now.monotonic_us);
+        } else if state.flush_due_us.is_none() && !state.flushing {
+            // Nobody waits for it.
+            state.flush_due_us = Some(now.monotonic_us + FLUSH_US);
         }
         self.poll_flush(now, dir);
         self.on_durable(now, dir);
@@ -224,7 +252,8 @@ impl Store {
             return;
         }
         state.flushing = true;
-        state.flush_due_us = None;
+        // What it does not cover keeps its own time.
+        state.flush_due_us = state.flush_due_behind(marks.written);
         let paths = state.journal.unflushed_files();
         let segments = self.unflushed_segments(dir, marks.written);
         self.spawn(Job::FlushJournal {
@@ -249,10 +278,6 @@ impl Store {
         match result {
             Ok(()) => {
                 self.dirs[dir].journal.on_flushed(written);
-                let marks = self.dirs[dir].journal.marks();
-                if marks.durable < marks.written && self.dirs[dir].flush_due_us.is_none() {
-                    self.dirs[dir].flush_due_us = Some(now.monotonic_us + FLUSH_US);
-                }
                 self.advance(now, dir);
             }
             Err(error) => self.fail_dir(dir, format!("a journal flush failed: {error}")),

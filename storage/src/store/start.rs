@@ -44,6 +44,7 @@ impl Store {
                 straight_arena: None,
                 cache: Default::default(),
                 flush_due_us: None,
+                gathered_due_us: None,
                 flushing: false,
                 checkpoints: Default::default(),
                 space: DirSpace::new(path, config.core, config.reserve_bytes),

@@ -23,6 +23,7 @@ use crate::types::{Now, Offset};
 
 use super::Store;
 use super::api::{FileRef, LogId};
+use super::durable::earlier;
 use super::partition::{LogState, PartitionLog, Recent};
 
 /// A straight write takes at most this much along that the journal has already: it is copied.
@@ -72,11 +73,18 @@ pub(crate) struct OpenStraight {
     /// Where the first new batch begins in the segment.
     first: u64,
     wall_ms: i64,
+    /// When it must be flushed, where its write gets no flush of its own.
+    flush_due_us: Option<u64>,
     buf: AlignedBuf,
     placed: Vec<Placed>,
 }
 
 impl OpenStraight {
+    /// The last batch is to be flushed by then, if at all.
+    pub(super) fn flush_by(&mut self, due_us: Option<u64>) {
+        self.flush_due_us = earlier(self.flush_due_us, due_us);
+    }
+
     /// The place of the next batch, at `position` of the segment.
     pub(super) fn place(
         &mut self,
@@ -232,6 +240,7 @@ impl Store {
             from,
             first,
             wall_ms: now.wall_ms,
+            flush_due_us: None,
             buf,
             placed: Vec::new(),
         }));
@@ -281,6 +290,7 @@ impl Store {
             from,
             first: _,
             wall_ms: _,
+            flush_due_us,
             mut buf,
             placed,
         } = *open;
@@ -299,6 +309,7 @@ impl Store {
         if let Some(sealed) = sealed {
             self.on_sealed(dir, sealed);
         }
+        self.dirs[dir].flush_by(flush_due_us);
         let blocks = used.next_multiple_of(BLOCK as usize);
         let bytes = if blocks < buf.len() {
             let front = buf.split_to(blocks);
@@ -355,6 +366,7 @@ impl Store {
             if let Some(sealed) = sealed {
                 self.on_sealed(dir, sealed);
             }
+            self.dirs[dir].flush_by(open.flush_due_us);
         }
         self.dirs[dir].straight_arena = Some(open.buf);
     }

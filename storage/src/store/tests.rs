@@ -556,6 +556,35 @@ fn flush_messages_acknowledges_after_the_write_and_flushes_within_a_second() {
     assert_eq!(marks.durable, marks.written);
 }
 
+/// What is gathered while an earlier flush is asked for keeps its own time, and is not late.
+#[test]
+fn what_a_flush_does_not_cover_is_flushed_in_its_own_time() {
+    let mut bench = Bench::new();
+    let config = LogConfig {
+        flush_messages: 1_000,
+        flush_ms: Some(500),
+        ..LogConfig::default()
+    };
+    let log = bench.create("t", 1, config);
+    bench.append(log, &batch_of(b"x", 1)).expect("admitted");
+    bench.run();
+    bench.pass(400);
+    bench.append(log, &batch_of(b"y", 2)).expect("admitted");
+    bench.now.monotonic_us += 100_000;
+    let now = bench.now;
+    // The flush of the first begins, and the second is not sealed.
+    bench.store().tick(now);
+    assert!(bench.stores[0].dirs[0].flushing);
+    bench.run();
+    let marks = bench.stores[0].dirs[0].journal.marks();
+    assert!(marks.durable > 0 && marks.durable < marks.written);
+    let due_us = bench.stores[0].next_deadline().expect("a flush");
+    assert!(due_us <= now.monotonic_us + 400_000);
+    bench.pass(400);
+    let marks = bench.stores[0].dirs[0].journal.marks();
+    assert_eq!(marks.durable, marks.written);
+}
+
 /// Rule 3: a log start is durable before it is told, and stays.
 #[test]
 fn deleted_records_stay_deleted() {
