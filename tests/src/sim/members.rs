@@ -86,6 +86,9 @@ struct Group {
     durable: i32,
     /// The newest generation that this start of the broker told of.
     newest: i32,
+    /// An answer showed that the coordinator has read the group back. Before, it says to every heartbeat
+    /// that all is well, as Kafka does: a start is no reason for members to join again.
+    loaded: bool,
     /// Who leads each generation of this start.
     leaders: BTreeMap<i32, String>,
     /// What leaders handed out in each generation: more than one thing only if the broker lost the first.
@@ -128,6 +131,7 @@ impl Group {
         self.commits.on_start(start, cx.world.time_us());
         if std::mem::replace(&mut self.start, start) != start || cx.world.is_troubled() {
             self.newest = self.durable;
+            self.loaded = false;
             self.leaders.clear();
         }
     }
@@ -375,7 +379,11 @@ impl Turn<'_, '_> {
             member_id: member.id.clone().into(),
             group_instance_id: None,
         };
-        let floor = self.group.newest;
+        let floor = if self.group.loaded {
+            self.group.newest
+        } else {
+            0
+        };
         let what = MemberAsked::Heartbeat { generation, floor };
         let version = between(self.cx.rng, 0, 4) as i16;
         let write = |writer: &mut _, version| request.encode(writer, version);
@@ -423,6 +431,7 @@ impl Turn<'_, '_> {
             member.id,
             self.group.name
         );
+        self.group.loaded = true;
         // What it did before it joined again says nothing of what it is now.
         if generation == member.generation {
             let waits_again =
@@ -464,6 +473,7 @@ impl Turn<'_, '_> {
                 if response.error_code != 0 {
                     return self.on_error("a sync", generation, response.error_code);
                 }
+                self.group.loaded = true;
                 accepted("a sync", generation, floor)?;
                 let named = response.protocol_name.as_deref();
                 ensure!(
@@ -489,6 +499,7 @@ impl Turn<'_, '_> {
                 floor,
             } => match commit_error(answer)? {
                 0 => {
+                    self.group.loaded = true;
                     accepted("a commit", generation, floor)?;
                     self.group.commits.ack(name, offset, now_us);
                     Ok(())
@@ -547,6 +558,7 @@ impl Turn<'_, '_> {
         match response.error_code {
             0 => {}
             MEMBER_ID_REQUIRED => {
+                self.group.loaded = true;
                 let own = &mut self.member.id;
                 ensure!(
                     own.is_empty() && !response.member_id.is_empty(),
@@ -577,6 +589,7 @@ impl Turn<'_, '_> {
             "a join was answered with protocol {:?}",
             response.protocol_name
         );
+        self.group.loaded = true;
         self.group.newest = self.group.newest.max(generation);
         let leader = self
             .group

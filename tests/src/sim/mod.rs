@@ -290,7 +290,7 @@ impl Simulation {
     fn note_flushed(&mut self) {
         let world = &self.world;
         self.model
-            .note_flushed(world.time_us(), |topic, partition| {
+            .note_flushed(world.caught_up_us(), |topic, partition| {
                 is_sound(world, topic, partition)
             });
     }

@@ -99,6 +99,9 @@ enum Fault {
 const HEALING_SKIP_US: u64 = 2_500_000;
 const HEALING_US: u64 = 60_000;
 
+/// How long the broker may take after the clock jumped to do what was due meanwhile.
+const CATCH_UP_US: u64 = 400_000;
+
 /// How a run of the broker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -144,6 +147,8 @@ pub struct World {
     /// Log directories that this start found or told to be offline.
     lost: BTreeSet<usize>,
     fault: Option<Fault>,
+    /// When the clock last jumped, from where and to where.
+    skipped: (u64, u64),
     /// Until when links between cores carry nothing, and cores do nothing.
     stalled_links: BTreeMap<(u16, u16), u64>,
     stalled_cores: BTreeMap<usize, u64>,
@@ -178,6 +183,7 @@ impl World {
             kept_old: false,
             lost: BTreeSet::new(),
             fault: None,
+            skipped: (0, 0),
             stalled_links: BTreeMap::new(),
             stalled_cores: BTreeMap::new(),
             steps: 0,
@@ -196,6 +202,24 @@ impl World {
     /// Microseconds since the simulation began, whatever started or ended since then.
     pub fn time_us(&self) -> u64 {
         self.time_us
+    }
+
+    /// Until when everything that was due has surely been done: as if the clock had not jumped, until the
+    /// broker had time to notice.
+    pub fn caught_up_us(&self) -> u64 {
+        let (from_us, to_us) = self.skipped;
+        if self.time_us < to_us + CATCH_UP_US {
+            from_us
+        } else {
+            self.time_us
+        }
+    }
+
+    /// Lets the clock jump over moments at which the broker wanted to do something.
+    fn skip(&mut self) {
+        let from_us = self.caught_up_us();
+        self.time_us += HEALING_SKIP_US;
+        self.skipped = (from_us, self.time_us);
     }
 
     /// How many cores the running broker has.
@@ -242,7 +266,7 @@ impl World {
         });
         self.fault = match self.fault.take() {
             Some(Fault::Full) if !self.cores.is_empty() => {
-                self.time_us += HEALING_SKIP_US;
+                self.skip();
                 let until_us = self.time_us + HEALING_US;
                 Some(Fault::Healing { until_us, looks: 1 })
             }
@@ -624,16 +648,16 @@ impl World {
         let now_us = self.time_us;
         self.stalled_links.retain(|_, until_us| *until_us > now_us);
         self.stalled_cores.retain(|_, until_us| *until_us > now_us);
-        if let Some(Fault::Healing { until_us, looks }) = &mut self.fault
-            && *until_us <= now_us
+        if let Some(Fault::Healing { until_us, looks }) = self.fault
+            && until_us <= now_us
         {
-            if *looks == 0 {
-                self.fault = None;
-            } else {
-                *looks -= 1;
-                self.time_us += HEALING_SKIP_US;
-                *until_us = self.time_us + HEALING_US;
-            }
+            self.fault = looks.checked_sub(1).map(|looks| {
+                self.skip();
+                Fault::Healing {
+                    until_us: self.time_us + HEALING_US,
+                    looks,
+                }
+            });
         }
         let cores = self.cores.len() as u64;
         if cores < 2 || !self.rng.one_in(1_000) {
