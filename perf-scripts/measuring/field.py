@@ -3,6 +3,7 @@
 Knows brokers and loads; knows no table.
 """
 
+import itertools
 import os
 import time
 
@@ -44,6 +45,7 @@ class Field:
         self.servers = servers
         self.lasting = lasting
         self.kept = {}
+        self.topics = itertools.count()
 
     def _port(self):
         return brokers.free_port(self.asked.ports)
@@ -103,7 +105,7 @@ class Field:
         return workloads.load(
             self.binary, row, f"127.0.0.1:{server.native_port}" if native else server.address,
             None if side == "two" else asked.load_core, seconds, warmup, pid=server.pid,
-            topic=None if side == "bare" else f"load-{row.name}", configs=self.configs(side), extra=extra,
+            topic=None if side == "bare" else f"load-{row.name}-{next(self.topics)}", configs=self.configs(side), extra=extra,
             kafka_address=server.address if native else None)
 
     def measure(self, side, row):

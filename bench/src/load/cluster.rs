@@ -7,10 +7,14 @@ use net::client::{Client, Options, Target, error_of};
 use net::kafka::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use net::kafka::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use net::kafka::error::ErrorCode;
+use net::kafka::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use net::kafka::metadata::{MetadataRequest, MetadataRequestTopic};
 
 use crate::Failure;
 use crate::load::Arguments;
+
+/// ListOffsets' word for the end of a partition.
+const LATEST: i64 = -1;
 
 /// Whom to talk to about what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +104,7 @@ impl Cluster {
                 led.len()
             )));
         }
+        await_leaders(&mut client, topic, &led)?;
         let mut leaders: BTreeMap<String, Vec<i32>> = BTreeMap::new();
         for (partition, leader) in led {
             if partition < partitions.cast_signed() {
@@ -191,6 +196,40 @@ impl Cluster {
             }
         })?
     }
+}
+
+/// Waits until each leader serves its partitions: the metadata of a new topic may be ahead of those who lead it.
+fn await_leaders(client: &mut Client, topic: &str, led: &[(i32, i32)]) -> Result<(), Failure> {
+    let mut by_leader: BTreeMap<i32, Vec<ListOffsetsPartition>> = BTreeMap::new();
+    for &(partition_index, leader) in led {
+        let question = ListOffsetsPartition {
+            partition_index,
+            timestamp: LATEST,
+            ..ListOffsetsPartition::default()
+        };
+        by_leader.entry(leader).or_default().push(question);
+    }
+    for (leader, partitions) in by_leader {
+        client.retry(|client| {
+            let request = ListOffsetsRequest {
+                replica_id: -1,
+                topics: vec![ListOffsetsTopic {
+                    name: Cow::Borrowed(topic),
+                    partitions: partitions.clone(),
+                }],
+                timeout_ms: client.call_timeout_ms(),
+                ..ListOffsetsRequest::default()
+            };
+            client.call(Target::Broker(leader), &request, |response, _| {
+                let mut answers = response.topics.iter().flat_map(|topic| &topic.partitions);
+                match answers.find(|answer| answer.error_code != 0) {
+                    Some(answer) => Err((error_of(answer.error_code), None)),
+                    None => Ok(()),
+                }
+            })
+        })?;
+    }
+    Ok(())
 }
 
 fn client(bootstrap: &str) -> Result<Client, Failure> {
