@@ -96,12 +96,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Sends what there is, until something was received.
+    /// Sends what there is, until something was received, or all was sent.
     async fn exchange(&mut self) -> Result<(), Error> {
         poll_fn(|context| self.poll_exchange(context)).await
     }
 
     fn poll_exchange(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let had_output = !self.link.output().is_empty();
         while !self.link.output().is_empty() {
             let output = self.link.output();
             match Pin::new(&mut self.stream).poll_write(context, output) {
@@ -128,13 +129,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            // Who has sent the last of it may wait for nothing more: without acks there are no answers.
+            Poll::Pending if had_output && self.link.output().is_empty() => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
-/// A producer on the caller's runtime. Records are taken at once; they are sent while one of its futures
-/// is polled.
+/// A producer on the caller's runtime. Records are sent while one of its futures is polled. It holds no more
+/// than [`ProducerConfig::buffer_bytes`] of them; outcomes wait until they are asked for.
 #[derive(Debug)]
 pub struct AsyncProducer<S, T> {
     client: Client<S>,
@@ -143,17 +146,43 @@ pub struct AsyncProducer<S, T> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, T: Timer> AsyncProducer<S, T> {
-    /// Takes a record; gives its number within its partition.
-    pub fn append(
+    /// Takes a record; gives its number within its partition. `None`: there is no room for it, and it was not
+    /// taken.
+    pub fn try_append(
         &mut self,
         topic_id: TopicId,
         partition: i32,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-    ) -> u64 {
+    ) -> Option<u64> {
+        let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        if !self.producer.has_room(bytes, &self.client.link) {
+            return None;
+        }
         let (now_us, wall_ms) = (self.timer.monotonic_us(), self.timer.wall_ms());
-        self.producer
-            .append(now_us, topic_id, partition, wall_ms, key, value)
+        let producer = &mut self.producer;
+        Some(producer.append(now_us, topic_id, partition, wall_ms, key, value))
+    }
+
+    /// Takes a record; gives its number within its partition. Waits while there is no room, and sends
+    /// meanwhile. Dropped before its end, it has not taken the record.
+    ///
+    /// # Errors
+    /// As [`AsyncProducer::next_outcome`]; the record was not taken.
+    pub async fn append(
+        &mut self,
+        topic_id: TopicId,
+        partition: i32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<u64, Error> {
+        loop {
+            if let Some(record) = self.try_append(topic_id, partition, key, value) {
+                return Ok(record);
+            }
+            // Who waits for room waits for no company: half-full batches go too.
+            self.step(true).await?;
+        }
     }
 
     /// The outcome of the next batch: sends, and waits for its answer. `None` if nothing is open.
@@ -190,32 +219,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Timer> AsyncProducer<S, T> {
 
     async fn drive(&mut self, flush: bool) -> Result<Option<Outcome>, Error> {
         loop {
-            while self.client.link.next_frame()?.is_some() {
-                let now_us = self.timer.monotonic_us();
-                self.producer.on_frame(now_us, self.client.link.frame())?;
-            }
-            if let Some(outcome) = self.producer.next_outcome() {
+            self.take_frames()?;
+            // Without answers a record is delivered when it is sent: not before.
+            let unsent = flush && !self.client.link.output().is_empty();
+            if !unsent && let Some(outcome) = self.producer.next_outcome() {
                 return Ok(Some(outcome));
             }
-            if self.producer.is_idle() {
+            if !unsent && self.producer.is_idle() {
                 return Ok(None);
             }
-            let now_us = self.timer.monotonic_us();
-            self.producer.advance(now_us, flush, &mut self.client.link);
-            let due_us = self.producer.next_deadline_us();
-            let mut sleep = due_us.map(|due_us| self.timer.sleep_us(due_us.saturating_sub(now_us)));
-            let client = &mut self.client;
-            poll_fn(|context| {
-                if let Poll::Ready(done) = client.poll_exchange(context) {
-                    return Poll::Ready(done);
-                }
-                match sleep.as_mut().map(|sleep| Pin::new(sleep).poll(context)) {
-                    Some(Poll::Ready(())) => Poll::Ready(Ok(())),
-                    Some(Poll::Pending) | None => Poll::Pending,
-                }
-            })
-            .await?;
+            self.step(flush).await?;
         }
+    }
+
+    fn take_frames(&mut self) -> Result<(), Error> {
+        while self.client.link.next_frame()?.is_some() {
+            let now_us = self.timer.monotonic_us();
+            self.producer.on_frame(now_us, self.client.link.frame())?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is due, until something was received or sent, or the next batch is due.
+    async fn step(&mut self, flush: bool) -> Result<(), Error> {
+        self.take_frames()?;
+        let now_us = self.timer.monotonic_us();
+        self.producer.advance(now_us, flush, &mut self.client.link);
+        let due_us = self.producer.next_deadline_us();
+        let mut sleep = due_us.map(|due_us| self.timer.sleep_us(due_us.saturating_sub(now_us)));
+        let client = &mut self.client;
+        poll_fn(|context| {
+            if let Poll::Ready(done) = client.poll_exchange(context) {
+                return Poll::Ready(done);
+            }
+            match sleep.as_mut().map(|sleep| Pin::new(sleep).poll(context)) {
+                Some(Poll::Ready(())) => Poll::Ready(Ok(())),
+                Some(Poll::Pending) | None => Poll::Pending,
+            }
+        })
+        .await?;
+        self.take_frames()
     }
 }
 

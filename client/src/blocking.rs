@@ -19,6 +19,8 @@ pub struct Client {
     address: String,
     software: String,
     stream: TcpStream,
+    /// What the stream was told last.
+    read_timeout: Option<Duration>,
     link: Link,
 }
 
@@ -38,6 +40,7 @@ impl Client {
             address: address.to_owned(),
             software: software.to_owned(),
             stream,
+            read_timeout: None,
             link: Link::new(software),
         };
         while !client.link.is_open() {
@@ -64,6 +67,27 @@ impl Client {
             let received = self.receive()?;
             if received.correlation_id == id {
                 return metadata::topic_of(self.link.frame());
+            }
+        }
+    }
+
+    /// Offsets of partitions of a topic by time, as the protocol's `Offsets` answers them: -1 asks for the end
+    /// (the high watermark), -2 for the first offset. In the order of the partitions.
+    ///
+    /// # Errors
+    /// The first partition's error, or the connection's.
+    pub fn offsets(
+        &mut self,
+        topic_id: TopicId,
+        partitions: impl IntoIterator<Item = i32>,
+        at: i64,
+    ) -> Result<Vec<i64>, Error> {
+        let id = metadata::ask_offsets(&mut self.link, topic_id, partitions, at);
+        self.write_all()?;
+        loop {
+            let received = self.receive()?;
+            if received.correlation_id == id {
+                return metadata::offsets_of(self.link.frame());
             }
         }
     }
@@ -114,9 +138,24 @@ impl Client {
         Ok(())
     }
 
+    /// Receives what is there.
+    fn read_ready(&mut self) -> Result<bool, Error> {
+        self.stream.set_nonblocking(true)?;
+        let read = self.read_once();
+        self.stream.set_nonblocking(false)?;
+        read
+    }
+
     /// Receives something; false if nothing came in time.
     fn read(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
-        self.stream.set_read_timeout(wait)?;
+        if wait != self.read_timeout {
+            self.stream.set_read_timeout(wait)?;
+            self.read_timeout = wait;
+        }
+        self.read_once()
+    }
+
+    fn read_once(&mut self) -> Result<bool, Error> {
         match self.stream.read(self.link.input()) {
             Ok(0) => Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
             Ok(bytes) => {
@@ -172,14 +211,12 @@ pub struct BlockingProducer {
     began: Instant,
 }
 
-/// Batches that may wait before [`BlockingProducer::send`] blocks, in bytes.
-const HELD_BYTES_MAX: usize = 32 << 20;
-
 impl BlockingProducer {
-    /// Takes a record; gives its number within its partition. Blocks only while too much is on its way.
+    /// Takes a record; gives its number within its partition. Blocks only while
+    /// [`ProducerConfig::buffer_bytes`] are held.
     ///
     /// # Errors
-    /// The connection is lost and cannot be made again.
+    /// The connection is lost and cannot be made again; the record was not taken.
     pub fn send(
         &mut self,
         topic_id: TopicId,
@@ -187,13 +224,20 @@ impl BlockingProducer {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<u64, Error> {
+        let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        while !self.producer.has_room(bytes, &self.client.link) {
+            // Who waits for room waits for no company: half-full batches go too.
+            self.drive(true, Some(Duration::from_millis(100)))?;
+        }
+        let sealed = self.producer.sealed_count();
         let now_us = self.now_us();
         let record = self
             .producer
             .append(now_us, topic_id, partition, wall_ms(), key, value);
-        self.drive(false, None)?;
-        while self.producer.held_bytes() > HELD_BYTES_MAX {
-            self.drive(false, Some(Duration::from_millis(100)))?;
+        // A system call for each batch, not for each record.
+        if self.producer.sealed_count() > sealed || self.producer.next_deadline_us() <= Some(now_us)
+        {
+            self.drive(false, Some(Duration::ZERO))?;
         }
         Ok(record)
     }
@@ -244,7 +288,11 @@ impl BlockingProducer {
             let due_us = self.producer.next_deadline_us();
             let left = due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(now_us)));
             let wait = left.map_or(wait, |left| left.min(wait));
-            self.client.read(Some(wait.max(Duration::from_millis(1))))?;
+            if wait.is_zero() {
+                self.client.read_ready()?;
+            } else {
+                self.client.read(Some(wait.max(Duration::from_millis(1))))?;
+            }
         }
         while self.client.link.next_frame()?.is_some() {
             let now_us = self.now_us();
@@ -293,6 +341,28 @@ impl BlockingConsumer {
         self.client.reconnect()?;
         self.consumer.subscribe(&mut self.client.link);
         self.client.write_all()
+    }
+
+    /// As [`BlockingConsumer::next`], for no longer than `wait`; `None` if nothing was delivered.
+    ///
+    /// # Errors
+    /// As [`BlockingConsumer::next`].
+    pub fn next_within(&mut self, wait: Duration) -> Result<Option<Delivery<'_>>, Error> {
+        self.consumer.give_back(&mut self.client.link);
+        self.client.write_all()?;
+        let until = now() + wait;
+        loop {
+            while self.client.link.next_frame()?.is_some() {
+                if self.consumer.on_frame(self.client.link.frame())? {
+                    return self.consumer.delivery(self.client.link.frame()).map(Some);
+                }
+            }
+            let left = until.saturating_duration_since(now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.client.read(Some(left.max(Duration::from_millis(1))))?;
+        }
     }
 
     /// Where it is.

@@ -1,6 +1,9 @@
 //! What a client knows about topics. Plain data out of answers; asks nobody.
 
-use net::native::v1::{ArchivedMetadataAnswer, METADATA_CREATE, Metadata, TopicQuery};
+use net::native::v1::{
+    ASK_TIME, ArchivedMetadataAnswer, ArchivedOffsetsAnswer, METADATA_CREATE, Metadata,
+    OffsetQuestion, Offsets, TopicQuery,
+};
 use net::native::{Frame, Kind, read};
 
 use crate::{Error, Link, TopicId};
@@ -39,4 +42,34 @@ pub(crate) fn topic_of(frame: Frame<'_>) -> Result<Topic, Error> {
         }),
         code => Err(Error::of_code(code)),
     }
+}
+
+/// Asks for offsets by time; gives the correlation id.
+pub(crate) fn ask_offsets(
+    link: &mut Link,
+    topic_id: TopicId,
+    partitions: impl IntoIterator<Item = i32>,
+    at: i64,
+) -> u64 {
+    let questions = partitions.into_iter().map(|partition| OffsetQuestion {
+        topic_id,
+        partition,
+        leader_epoch: -1,
+        at,
+        ask: ASK_TIME,
+    });
+    let body = Offsets {
+        questions: questions.collect(),
+    };
+    link.request(Kind::Offsets, &body, [])
+}
+
+/// The offsets of an answer.
+pub(crate) fn offsets_of(frame: Frame<'_>) -> Result<Vec<i64>, Error> {
+    let answer = read::<ArchivedOffsetsAnswer>(frame.body)?;
+    let offset = |row: &net::native::v1::ArchivedOffsetResult| match row.error.to_native() {
+        0 => Ok(row.offset.to_native()),
+        code => Err(Error::of_code(code)),
+    };
+    answer.results.iter().map(offset).collect()
 }

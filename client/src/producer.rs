@@ -46,6 +46,9 @@ pub struct ProducerConfig {
     pub linger_us: u64,
     /// A batch of this size waits no longer, in bytes before compression.
     pub batch_bytes: usize,
+    /// Records that are taken and have no outcome yet, in bytes as they are held: what goes beyond waits
+    /// (Kafka's `buffer.memory`). One record is always taken where nothing else is held.
+    pub buffer_bytes: usize,
     /// Requests on their way, 1 to 5.
     pub in_flight_max: usize,
     /// How records are compressed.
@@ -63,6 +66,7 @@ impl Default for ProducerConfig {
             idempotent: true,
             linger_us: 0,
             batch_bytes: 64 << 10,
+            buffer_bytes: 32 << 20,
             in_flight_max: IN_FLIGHT_MAX,
             compression: Compression::None,
             retry_us: 100_000,
@@ -123,7 +127,14 @@ pub struct Producer {
     id: Option<(i64, i16)>,
     id_asked: Option<u64>,
     outcomes: VecDeque<Outcome>,
+    /// Bytes of open batches and of those without an outcome.
+    held_bytes: usize,
+    /// Batches that were closed since the beginning.
+    sealed_count: u64,
 }
+
+/// What a record takes beside its key and value, at most, in bytes; its batch's header is not counted.
+const RECORD_OVERHEAD_BYTES: usize = 32;
 
 impl Producer {
     /// A producer that has sent nothing.
@@ -137,10 +148,20 @@ impl Producer {
             id: None,
             id_asked: None,
             outcomes: VecDeque::new(),
+            held_bytes: 0,
+            sealed_count: 0,
         }
     }
 
-    /// Takes a record; gives its number within its partition.
+    /// Whether a record of so many bytes of key and value has room, beside what is held here and waits to be
+    /// sent in `link`.
+    pub fn has_room(&self, record_bytes: usize, link: &Link) -> bool {
+        let held = self.held_bytes + link.output().len();
+        held == 0 || held + record_bytes + RECORD_OVERHEAD_BYTES <= self.config.buffer_bytes
+    }
+
+    /// Takes a record, whether or not it [has room](Producer::has_room); gives its number within its
+    /// partition.
     pub fn append(
         &mut self,
         now_us: u64,
@@ -166,13 +187,18 @@ impl Producer {
         if let Some((open, _)) = &lane.open
             && open.uncompressed_bytes() + bytes > self.config.batch_bytes
         {
-            lane.seal(self.id);
+            self.sealed_count += 1;
+            lane.seal(self.id, &mut self.held_bytes);
         }
         let compression = self.config.compression;
-        let (open, _) = lane
-            .open
-            .get_or_insert_with(|| (BatchBuilder::new(compression), now_us));
+        let (open, _) = lane.open.get_or_insert_with(|| {
+            let open = BatchBuilder::new(compression);
+            self.held_bytes += open.uncompressed_bytes();
+            (open, now_us)
+        });
+        let before = open.uncompressed_bytes();
         open.push(timestamp_ms, key, value);
+        self.held_bytes += open.uncompressed_bytes() - before;
         let record = lane.record_next;
         lane.record_next += 1;
         record
@@ -185,13 +211,14 @@ impl Producer {
             .all(|lane| lane.open.is_none() && lane.batches.is_empty())
     }
 
-    /// Bytes of batches that wait or are on their way.
+    /// Bytes of batches that are open, wait, or are on their way.
     pub fn held_bytes(&self) -> usize {
-        self.lanes
-            .values()
-            .flat_map(|lane| &lane.batches)
-            .map(|batch| batch.bytes.len())
-            .sum()
+        self.held_bytes
+    }
+
+    /// How many batches were closed since the beginning: with each there is something new to send.
+    pub fn sealed_count(&self) -> u64 {
+        self.sealed_count
     }
 
     /// What became of batches, in the order in which it became known.
@@ -218,7 +245,8 @@ impl Producer {
                     || now_us >= since_us + self.config.linger_us
                     || open.uncompressed_bytes() >= self.config.batch_bytes)
             {
-                lane.seal(self.id);
+                self.sealed_count += 1;
+                lane.seal(self.id, &mut self.held_bytes);
             }
             while let Some(batch) = lane.batches.front()
                 && !batch.in_flight
@@ -226,6 +254,7 @@ impl Producer {
                 && now_us > batch.since_us + self.config.delivery_timeout_us
                 && let Some(batch) = lane.batches.pop_front()
             {
+                self.held_bytes -= batch.bytes.len();
                 self.outcomes
                     .push_back(outcome(*key, &batch, Err(ErrorCode::RequestTimedOut)));
             }
@@ -370,6 +399,7 @@ impl Producer {
             && let Some(batch) = lane.batches.remove(place)
         {
             lane.in_flight -= 1;
+            self.held_bytes -= batch.bytes.len();
             self.outcomes.push_back(outcome(key, &batch, result));
         }
     }
@@ -400,11 +430,12 @@ impl Producer {
 }
 
 impl Lane {
-    /// No more records for the open batch.
-    fn seal(&mut self, id: Option<(i64, i16)>) {
+    /// No more records for the open batch; `held_bytes` counts it as it is now.
+    fn seal(&mut self, id: Option<(i64, i16)>, held_bytes: &mut usize) {
         let Some((open, since_us)) = self.open.take() else {
             return;
         };
+        *held_bytes -= open.uncompressed_bytes();
         let count = u64::try_from(open.records_count()).unwrap_or(0);
         let mut batch = Batch {
             bytes: open.build(),
@@ -413,6 +444,7 @@ impl Lane {
             since_us,
             in_flight: false,
         };
+        *held_bytes += batch.bytes.len();
         if let Some(id) = id {
             self.sequence_next = stamp(&mut batch, id, self.sequence_next);
         }

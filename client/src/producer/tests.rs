@@ -245,3 +245,53 @@ fn acks_zero_counts_as_delivered_when_sent() {
     assert_eq!(pair.results(), [(0, Ok(-1))]);
     assert!(pair.producer.is_idle());
 }
+
+#[test]
+fn what_is_held_is_counted_from_the_record_to_its_outcome() {
+    let config = ProducerConfig {
+        buffer_bytes: 4000,
+        ..ProducerConfig::default()
+    };
+    let mut pair = Pair::new(config);
+    assert!(
+        pair.producer.has_room(1_000_000, &pair.link),
+        "nothing else is held"
+    );
+    pair.producer.append(0, TOPIC, 0, 5, None, Some(&[1; 1000]));
+    let open = pair.producer.held_bytes();
+    assert!(open > 1000);
+    pair.advance(0);
+    let sent = pair.requests();
+    assert_eq!(
+        sent[0].1.len(),
+        open,
+        "an uncompressed batch is as long as before"
+    );
+    assert_eq!(pair.producer.held_bytes(), open);
+    assert!(pair.producer.has_room(1000, &pair.link));
+    pair.append(&[2; 1500]);
+    pair.append(&[3; 1000]);
+    assert!(!pair.producer.has_room(1000, &pair.link));
+    let more = pair.requests();
+    pair.answer(0, sent[0].0, 0, ErrorCode::None);
+    pair.answer(0, more[0].0, -1, ErrorCode::MessageTooLarge);
+    assert!(pair.producer.has_room(1000, &pair.link));
+    pair.answer(0, more[1].0, -1, ErrorCode::MessageTooLarge);
+    assert_eq!(pair.producer.held_bytes(), 0);
+    assert!(pair.producer.is_idle());
+}
+
+#[test]
+fn what_a_slow_connection_has_not_taken_is_held_too() {
+    let config = ProducerConfig {
+        acks: Acknowledged::Never,
+        buffer_bytes: 4000,
+        ..ProducerConfig::default()
+    };
+    let mut pair = Pair::new(config);
+    pair.append(&[1; 3500]);
+    assert_eq!(pair.producer.held_bytes(), 0, "delivered when sent");
+    assert!(!pair.producer.has_room(1000, &pair.link));
+    pair.requests();
+    assert!(pair.producer.has_room(1000, &pair.link));
+}
