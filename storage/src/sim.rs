@@ -2,115 +2,28 @@
 //! scheduler through appends, rolls, retention, deletions, crashes and restarts, against a plain
 //! model. Everything on one thread, nothing but the seed decides; knows no network and no shard.
 
+mod checks;
+mod executor;
+mod model;
+
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
 
 use ring::buf::Shared;
 
 use crate::batch::{self, Compression};
 use crate::builder::BatchBuilder;
-use crate::open_files::OpenFiles;
-use crate::records::RecordsScratch;
 use crate::recovery;
 use crate::sim_disk::{SimDisk, SimRng};
 use crate::store::{
-    AppendError, AppendStamp, LogConfig, LogId, Notice, PartitionKey, Read, ReadError, Store,
-    StoreAction, StoreConfig,
+    AppendError, AppendStamp, LogConfig, LogId, Notice, PartitionKey, ReadError, Store, StoreConfig,
 };
-use crate::tasks::StoreTaskDone;
 use crate::types::{CoreId, LeaderEpoch, Now, Offset, TopicId};
 
-enum Finished {
-    Task(StoreTaskDone),
-    Write(u64, io::Result<()>),
-}
+use model::{Model, ModelBatch, is_compacted};
 
-type Running = Pin<Box<dyn Future<Output = Finished>>>;
-
-/// Polls what stores have asked for in an order that the seed decides.
-pub struct Executor {
-    running: Vec<(usize, Running)>,
-    disk: OpenFiles<SimDisk>,
-}
-
-impl Executor {
-    /// An executor over a disk.
-    pub fn new(disk: SimDisk) -> Executor {
-        Executor {
-            running: Vec::new(),
-            disk: OpenFiles::new(disk, 16),
-        }
-    }
-
-    /// Takes up all actions of a store.
-    pub fn take_actions(&mut self, core: usize, store: &mut Store) {
-        while let Some(action) = store.poll_action() {
-            let disk = self.disk.clone();
-            let future: Running = match action {
-                StoreAction::DurableWrite(write) => Box::pin(async move {
-                    let (token, result) = write.run(disk).await;
-                    Finished::Write(token, result)
-                }),
-                StoreAction::Spawn(task) => {
-                    Box::pin(async move { Finished::Task(task.run(disk).await) })
-                }
-            };
-            self.running.push((core, future));
-        }
-    }
-
-    /// Polls one future, chosen by `rng`, and gives its result to its store. False if there is none.
-    pub fn step(&mut self, now: Now, rng: &mut SimRng, stores: &mut [Store]) -> bool {
-        if self.running.is_empty() {
-            return false;
-        }
-        let at = rng.below(self.running.len() as u64) as usize;
-        let mut context = Context::from_waker(Waker::noop());
-        let Poll::Ready(finished) = self.running[at].1.as_mut().poll(&mut context) else {
-            return true;
-        };
-        let (core, _) = self.running.swap_remove(at);
-        match finished {
-            Finished::Task(done) => stores[core].on_task_done(now, done),
-            Finished::Write(token, result) => stores[core].on_write_done(now, token, result),
-        }
-        stores[core].end_turn(now);
-        self.take_actions(core, &mut stores[core]);
-        true
-    }
-}
-
-/// A batch as it was appended, with the offsets and the epoch that it got.
-#[derive(Clone)]
-struct ModelBatch {
-    base: Offset,
-    end: Offset,
-    bytes: Vec<u8>,
-}
-
-/// What must be true of one partition.
-#[derive(Default)]
-struct Model {
-    batches: Vec<ModelBatch>,
-    /// Acknowledged: never lost again.
-    acked_end: Offset,
-    /// Told as the log start.
-    start_told: Offset,
-    /// The furthest log start that was asked for: retention may have got it through unseen.
-    start_asked: Offset,
-    created: bool,
-    deleting: bool,
-}
-
-impl Model {
-    fn end(&self) -> Offset {
-        self.batches.last().map_or(Offset(0), |batch| batch.end)
-    }
-}
+pub use executor::Executor;
 
 /// What a run did, to show that it did something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,33 +52,6 @@ pub struct SimReport {
     pub disk_reads: u64,
     /// Straight writes.
     pub straight_writes: u64,
-}
-
-fn is_compacted(key: &PartitionKey) -> bool {
-    key.topic == "t5"
-}
-
-/// Collects the records of a batch that must not begin behind `from`; where it ends.
-fn note_records(
-    bytes: &[u8],
-    from: Offset,
-    records: &mut BTreeMap<i64, (Vec<u8>, Vec<u8>)>,
-) -> Option<Offset> {
-    let view = batch::BatchView::new(bytes).ok()?;
-    view.verify_crc().ok()?;
-    let end = view.header().offset_end();
-    if end <= from {
-        return None;
-    }
-    let mut scratch = RecordsScratch::new();
-    for record in scratch.records(&view, 1 << 24).ok()? {
-        let record = record.ok()?;
-        records.insert(
-            record.offset,
-            (record.key?.to_vec(), record.value?.to_vec()),
-        );
-    }
-    Some(end)
 }
 
 struct World {
@@ -421,54 +307,6 @@ impl World {
             .iter()
             .enumerate()
             .find_map(|(core, store)| Some((core, store.find(key.topic_id, key.partition)?)))
-    }
-
-    /// Everything acknowledged came back, and nothing that was never appended.
-    fn check_recovered(&mut self) -> Result<(), String> {
-        let mut gone = Vec::new();
-        for (key, model) in &mut self.model {
-            let found = self.stores.iter().find_map(|store| {
-                let log = store.find(key.topic_id, key.partition)?;
-                Some((store.log_start(log)?, store.log_end(log)?))
-            });
-            if model.deleting {
-                gone.push(key.clone());
-                continue;
-            }
-            let Some((start, end)) = found else {
-                if model.created {
-                    return Err(format!("{} is gone", key.dir_name()));
-                }
-                gone.push(key.clone());
-                continue;
-            };
-            if end < model.acked_end {
-                return Err(format!(
-                    "{} ends at {end}, but {} was acknowledged",
-                    key.dir_name(),
-                    model.acked_end
-                ));
-            }
-            let at_batch = end == Offset(0)
-                || end == start
-                || model.batches.iter().any(|batch| batch.end == end);
-            if end > model.end().max(start) || !at_batch {
-                return Err(format!("{} ends at {end}: never appended", key.dir_name()));
-            }
-            if start < model.start_told {
-                return Err(format!(
-                    "{} starts at {start}, but {} was told",
-                    key.dir_name(),
-                    model.start_told
-                ));
-            }
-            // What was not acknowledged and did not come back never will.
-            model.batches.retain(|batch| batch.end <= end);
-        }
-        for key in gone {
-            self.model.remove(&key);
-        }
-        Ok(())
     }
 
     fn take_notices(&mut self) -> Result<(), String> {
@@ -744,177 +582,7 @@ impl World {
         self.epoch = again.epoch;
         self.start()
     }
-
-    fn check_some(&mut self) -> Result<(), String> {
-        let Some(key) = self.pick() else {
-            return Ok(());
-        };
-        self.check_partition(&key)
-    }
-
-    fn check_all(&mut self) -> Result<(), String> {
-        let keys: Vec<PartitionKey> = self.model.keys().cloned().collect();
-        for key in keys {
-            self.check_partition(&key)?;
-        }
-        Ok(())
-    }
-
-    /// What a compacted partition gave: nothing but what was appended, and each key's newest.
-    fn check_compacted(
-        &self,
-        key: &PartitionKey,
-        seen: &BTreeMap<i64, (Vec<u8>, Vec<u8>)>,
-        up_to: Offset,
-    ) -> Result<(), String> {
-        let mut appended = BTreeMap::new();
-        for batch in &self.model[key].batches {
-            note_records(&batch.bytes, Offset(0), &mut appended).expect("as it was built");
-        }
-        for (offset, record) in seen {
-            if appended.get(offset) != Some(record) {
-                return Err(format!(
-                    "{} at {offset}: not what was appended",
-                    key.dir_name()
-                ));
-            }
-        }
-        let (core, log) = self.find(key).expect("read before");
-        let start = self.stores[core].log_start(log).expect("found");
-        let mut newest = BTreeMap::new();
-        for (offset, (record_key, _)) in appended.range(start.0..up_to.0) {
-            newest.insert(record_key.clone(), *offset);
-        }
-        for (record_key, offset) in newest {
-            if !seen.contains_key(&offset) {
-                return Err(format!(
-                    "{}: the newest record of key {record_key:?}, at {offset}, is gone",
-                    key.dir_name()
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a partition from its start and compares every byte.
-    fn check_partition(&mut self, key: &PartitionKey) -> Result<(), String> {
-        if self.model[key].deleting || !self.model[key].created {
-            return Ok(());
-        }
-        let (core, log) = self
-            .find(key)
-            .ok_or_else(|| format!("{} has no log", key.dir_name()))?;
-        let start = self.stores[core].log_start(log).expect("found");
-        if start > self.model[key].start_asked && self.model[key].start_asked > Offset(0) {
-            self.model.get_mut(key).expect("known").start_asked = start;
-        }
-        let up_to = self.model[key].acked_end;
-        let mut seen = BTreeMap::new();
-        let mut from = start;
-        let bytes_max = 1 + self.rng.below(100_000) as usize;
-        let mut turns = 0;
-        while from < up_to {
-            turns += 1;
-            if turns > 10_000 {
-                return Err(format!("{} gives nothing at {from}", key.dir_name()));
-            }
-            let batches = match self.stores[core].read(self.now, log, from, bytes_max, true, up_to)
-            {
-                Read::Ready(batches) => batches,
-                Read::Disk(ticket) => {
-                    self.executor.take_actions(core, &mut self.stores[core]);
-                    self.until("read", |world| world.reads.contains_key(&(core, ticket)))?;
-                    let result = self.reads.remove(&(core, ticket)).expect("just seen");
-                    result.map_err(|error| format!("{} at {from}: {error}", key.dir_name()))?
-                }
-                // The log start moved on while this was reading.
-                Read::Err(ReadError::OutOfRange) => {
-                    from = self.stores[core].log_start(log).expect("found");
-                    continue;
-                }
-                Read::Err(error) => return Err(format!("{} at {from}: {error}", key.dir_name())),
-            };
-            for bytes in batches {
-                if is_compacted(key) {
-                    from = note_records(&bytes, from, &mut seen)
-                        .ok_or_else(|| format!("{} at {from}: unreadable", key.dir_name()))?;
-                    self.report.read += 1;
-                    continue;
-                }
-                let model = &self.model[key];
-                let at = model.batches.partition_point(|batch| batch.end <= from);
-                let expected = &model.batches[at];
-                if bytes[..] != expected.bytes[..] || expected.base > from {
-                    return Err(format!(
-                        "{} at {from}: not the batch that was appended",
-                        key.dir_name()
-                    ));
-                }
-                from = expected.end;
-                self.report.read += 1;
-            }
-        }
-        if is_compacted(key) {
-            return self.check_compacted(key, &seen, up_to);
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn acknowledged_records_survive_everything() {
-        let mut sum = SimReport::default();
-        for seed in 0..40 {
-            let report = run_with(seed, 1_500, |_| {}).unwrap_or_else(|why| panic!("{why}"));
-            sum.appended += report.appended;
-            sum.read += report.read;
-            sum.power_cuts += report.power_cuts;
-            sum.kills += report.kills;
-            sum.replays += report.replays;
-            sum.segments_deleted += report.segments_deleted;
-            sum.compactions += report.compactions;
-            sum.disk_reads += report.disk_reads;
-            sum.checkpoints += report.checkpoints;
-            sum.straight_writes += report.straight_writes;
-        }
-        // The runs did what they are for.
-        assert!(sum.appended > 5_000, "{sum:?}");
-        assert!(
-            sum.power_cuts > 40 && sum.kills > 40 && sum.replays > 40,
-            "{sum:?}"
-        );
-        assert!(sum.segments_deleted > 20 && sum.disk_reads > 100, "{sum:?}");
-        assert!(sum.compactions > 5, "{sum:?}");
-        assert!(sum.straight_writes > 200, "{sum:?}");
-    }
-
-    #[test]
-    fn a_disk_that_lies_about_flushes_is_found_out() {
-        let found = (0..20).any(|seed| {
-            run_with(seed, 1_000, |disk| {
-                disk.set_faults(|faults| faults.lies_about_flushes = Some(String::new()));
-            })
-            .is_err()
-        });
-        assert!(found, "the simulation would not notice lost flushes");
-    }
-
-    /// Rules 4 and 13: the reference alone is not enough to acknowledge what was written straight.
-    #[test]
-    fn segments_that_are_not_flushed_are_found_out() {
-        let found = (0..20).any(|seed| {
-            run_with(seed, 1_000, |disk| {
-                disk.set_faults(|faults| faults.lies_about_flushes = Some(String::from(".log")));
-            })
-            .is_err()
-        });
-        assert!(
-            found,
-            "the simulation would not notice segments that are lost"
-        );
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! What every simulated client is: something that asks, and judges what it is answered. Knows no API.
 
-use super::client::Context;
+use super::client::{Answer, Client, Context};
 use super::model::{Life, Model, TopicRef};
 
 /// A simulated client.
@@ -24,6 +24,54 @@ pub trait Actor {
 
     /// Says who it is and what it waits for.
     fn describe(&self) -> String;
+}
+
+/// A simulated client with one connection, to which the loss of it means only that its questions stay
+/// open: it keeps nothing that a lost answer could make wrong.
+pub trait Asker {
+    /// What it remembers of a question.
+    type Asked;
+
+    /// What it is called in failures.
+    const NAME: &str;
+
+    /// Its connection.
+    fn client(&self) -> &Client<Self::Asked>;
+
+    /// Its connection, to take answers from.
+    fn client_mut(&mut self) -> &mut Client<Self::Asked>;
+
+    /// Asks something, if it likes to.
+    fn ask(&mut self, cx: &mut Context<'_>) -> Result<(), String>;
+
+    /// Judges an answer.
+    fn on_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        answer: &Answer<Self::Asked>,
+    ) -> Result<(), String>;
+}
+
+impl<A: Asker> Actor for A {
+    fn act(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+        self.ask(cx)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+        while let Some(answer) = self.client_mut().answer(cx)? {
+            self.on_answer(cx, &answer)?;
+        }
+        self.client_mut().lost(cx);
+        Ok(())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.client().is_quiet()
+    }
+
+    fn describe(&self) -> String {
+        format!("{}: {}", A::NAME, self.client().oldest())
+    }
 }
 
 /// Whether a topic is not there for sure.

@@ -12,7 +12,7 @@ use net::kafka::offset_fetch::{
     OffsetFetchResponse,
 };
 
-use super::actor::{Actor, gone};
+use super::actor::{Asker, gone};
 use super::client::{Answer, Client, Context, between, pick};
 use super::commits::{Commits, Name, note};
 use super::model::ensure;
@@ -80,42 +80,6 @@ impl Committer {
             version,
             GroupAsked::Read(name),
         )
-    }
-
-    fn on_answer(
-        &mut self,
-        cx: &mut Context<'_>,
-        answer: &Answer<GroupAsked>,
-    ) -> Result<(), String> {
-        let version = answer.asked.version;
-        match answer.asked.what {
-            GroupAsked::Find => {
-                let error = coordinator_error(answer)?;
-                ensure!(
-                    error == 0 || NOT_YET.contains(&error),
-                    "FindCoordinator {version} was answered with error {error}"
-                );
-                self.found = error == 0;
-                Ok(())
-            }
-            GroupAsked::Commit(name, offset) => {
-                let error = commit_error(answer)?;
-                let now_us = cx.world.time_us();
-                match error {
-                    0 => self.commits.ack(name, offset, now_us),
-                    3 | 100 if gone(cx.model, name.0) => {}
-                    error if NOT_YET.contains(&error) => {}
-                    error => {
-                        return Err(format!(
-                            "a commit of group {} was answered with error {error}",
-                            self.group
-                        ));
-                    }
-                }
-                Ok(())
-            }
-            GroupAsked::Read(name) => self.on_read(cx, answer, name),
-        }
     }
 
     fn on_read(
@@ -275,8 +239,20 @@ pub fn committed<W>(answer: &Answer<W>) -> Result<(i16, i64, String), String> {
     found.ok_or_else(|| "an OffsetFetch without a result".to_owned())
 }
 
-impl Actor for Committer {
-    fn act(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+impl Asker for Committer {
+    type Asked = GroupAsked;
+
+    const NAME: &str = "a committer";
+
+    fn client(&self) -> &Client<GroupAsked> {
+        &self.client
+    }
+
+    fn client_mut(&mut self) -> &mut Client<GroupAsked> {
+        &mut self.client
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
         let open = self.client.open_count();
         if open >= 4 || (open > 0 && !self.found) {
             return Ok(());
@@ -299,19 +275,39 @@ impl Actor for Committer {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
-        while let Some(answer) = self.client.answer(cx)? {
-            self.on_answer(cx, &answer)?;
+    fn on_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        answer: &Answer<GroupAsked>,
+    ) -> Result<(), String> {
+        let version = answer.asked.version;
+        match answer.asked.what {
+            GroupAsked::Find => {
+                let error = coordinator_error(answer)?;
+                ensure!(
+                    error == 0 || NOT_YET.contains(&error),
+                    "FindCoordinator {version} was answered with error {error}"
+                );
+                self.found = error == 0;
+                Ok(())
+            }
+            GroupAsked::Commit(name, offset) => {
+                let error = commit_error(answer)?;
+                let now_us = cx.world.time_us();
+                match error {
+                    0 => self.commits.ack(name, offset, now_us),
+                    3 | 100 if gone(cx.model, name.0) => {}
+                    error if NOT_YET.contains(&error) => {}
+                    error => {
+                        return Err(format!(
+                            "a commit of group {} was answered with error {error}",
+                            self.group
+                        ));
+                    }
+                }
+                Ok(())
+            }
+            GroupAsked::Read(name) => self.on_read(cx, answer, name),
         }
-        self.client.lost(cx);
-        Ok(())
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.client.is_quiet()
-    }
-
-    fn describe(&self) -> String {
-        format!("a committer: {}", self.client.oldest())
     }
 }

@@ -6,7 +6,7 @@ use net::kafka::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
 
-use super::actor::{Actor, gone};
+use super::actor::{Asker, gone};
 use super::client::{Answer, Client, Context, between, pick};
 use super::model::{BatchId, ReadHead, TopicRef, ensure};
 use super::producer::{Sent, ask_produce, new_batch, results};
@@ -27,7 +27,68 @@ pub struct Pipeline {
     client: Client<Asked>,
 }
 
-impl Pipeline {
+impl Pipeline {}
+
+impl Asker for Pipeline {
+    type Asked = Asked;
+
+    const NAME: &str = "a pipeline";
+
+    fn client(&self) -> &Client<Asked> {
+        &self.client
+    }
+
+    fn client_mut(&mut self) -> &mut Client<Asked> {
+        &mut self.client
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+        let live = cx.model.live();
+        if live.is_empty() || self.client.open_count() > 0 {
+            return Ok(());
+        }
+        if cx.rng.one_in(50) {
+            self.client.disconnect(cx);
+            return Ok(());
+        }
+        let topic = pick(cx.rng, &live);
+        let partition = cx.rng.below(cx.model.topics[topic].partitions.len() as u64) as i32;
+        let mut batches = Vec::new();
+        for _ in 0..between(cx.rng, 1, 3) {
+            for _ in 0..between(cx.rng, 1, 3) {
+                let batch = new_batch(cx, topic, partition, false, Compression::None, None);
+                batches.push(batch);
+                let version = between(cx.rng, 3, 12) as i16;
+                let acks = pick(cx.rng, &[1, -1]);
+                let sent = [Sent {
+                    batch,
+                    topic,
+                    partition,
+                }];
+                let what = Asked::Produce(topic, partition, batch);
+                ask_produce(&mut self.client, cx, version, acks, &sent, what)?;
+            }
+            let request = ListOffsetsRequest {
+                replica_id: -1,
+                topics: vec![ListOffsetsTopic {
+                    name: cx.model.topics[topic].name.clone().into(),
+                    partitions: vec![ListOffsetsPartition {
+                        partition_index: partition,
+                        timestamp: -1,
+                        ..Default::default()
+                    }],
+                }],
+                ..Default::default()
+            };
+            let what = Asked::Latest(topic, partition, batches.clone());
+            let version = between(cx.rng, 1, 11) as i16;
+            let write = |writer: &mut _, version| request.encode(writer, version);
+            self.client
+                .ask(cx, ApiKey::ListOffsets, version, what, true, write)?;
+        }
+        Ok(())
+    }
+
     fn on_answer(&mut self, cx: &mut Context<'_>, answer: &Answer<Asked>) -> Result<(), String> {
         match &answer.asked.what {
             Asked::Produce(topic, partition, batch) => {
@@ -84,70 +145,5 @@ impl Pipeline {
                 cx.model.bounds(*topic, *partition, &head)
             }
         }
-    }
-}
-
-impl Actor for Pipeline {
-    fn act(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
-        let live = cx.model.live();
-        if live.is_empty() || self.client.open_count() > 0 {
-            return Ok(());
-        }
-        if cx.rng.one_in(50) {
-            self.client.disconnect(cx);
-            return Ok(());
-        }
-        let topic = pick(cx.rng, &live);
-        let partition = cx.rng.below(cx.model.topics[topic].partitions.len() as u64) as i32;
-        let mut batches = Vec::new();
-        for _ in 0..between(cx.rng, 1, 3) {
-            for _ in 0..between(cx.rng, 1, 3) {
-                let batch = new_batch(cx, topic, partition, false, Compression::None, None);
-                batches.push(batch);
-                let version = between(cx.rng, 3, 12) as i16;
-                let acks = pick(cx.rng, &[1, -1]);
-                let sent = [Sent {
-                    batch,
-                    topic,
-                    partition,
-                }];
-                let what = Asked::Produce(topic, partition, batch);
-                ask_produce(&mut self.client, cx, version, acks, &sent, what)?;
-            }
-            let request = ListOffsetsRequest {
-                replica_id: -1,
-                topics: vec![ListOffsetsTopic {
-                    name: cx.model.topics[topic].name.clone().into(),
-                    partitions: vec![ListOffsetsPartition {
-                        partition_index: partition,
-                        timestamp: -1,
-                        ..Default::default()
-                    }],
-                }],
-                ..Default::default()
-            };
-            let what = Asked::Latest(topic, partition, batches.clone());
-            let version = between(cx.rng, 1, 11) as i16;
-            let write = |writer: &mut _, version| request.encode(writer, version);
-            self.client
-                .ask(cx, ApiKey::ListOffsets, version, what, true, write)?;
-        }
-        Ok(())
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
-        while let Some(answer) = self.client.answer(cx)? {
-            self.on_answer(cx, &answer)?;
-        }
-        self.client.lost(cx);
-        Ok(())
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.client.is_quiet()
-    }
-
-    fn describe(&self) -> String {
-        format!("a pipeline: {}", self.client.oldest())
     }
 }

@@ -14,7 +14,7 @@ use net::kafka::offset_for_leader_epoch::{
     OffsetForLeaderTopic,
 };
 
-use super::actor::{Actor, gone};
+use super::actor::{Asker, gone};
 use super::client::{Answer, Client, Context, between, pick};
 use super::model::{Life, ReadHead, TopicRef, ensure};
 
@@ -186,130 +186,6 @@ impl Prober {
             write,
         )
     }
-
-    fn on_answer(&mut self, cx: &mut Context<'_>, answer: &Answer<Probe>) -> Result<(), String> {
-        match &answer.asked.what {
-            Probe::Topics(lives) => on_topics(cx, answer, lives),
-            Probe::Epoch {
-                topic,
-                partition,
-                epoch,
-                end_floor,
-            } => {
-                let response = answer.body(OffsetForLeaderEpochResponse::decode)?;
-                let result = response
-                    .topics
-                    .first()
-                    .and_then(|topic| topic.partitions.first())
-                    .ok_or("an OffsetForLeaderEpoch without a result")?;
-                if gone(cx.model, *topic) || cx.may_refuse(*topic, *partition, result.error_code) {
-                    return Ok(());
-                }
-                ensure!(
-                    result.error_code == 0,
-                    "OffsetForLeaderEpoch {epoch} of {}-{partition} was answered with error {}",
-                    cx.model.topics[*topic].name,
-                    result.error_code
-                );
-                let told = (result.leader_epoch, result.end_offset);
-                on_epoch(cx, (*topic, *partition), *epoch, told, *end_floor)
-            }
-            Probe::Delete {
-                topic,
-                partition,
-                before,
-            } => {
-                let response = answer.body(DeleteRecordsResponse::decode)?;
-                let result = response
-                    .topics
-                    .first()
-                    .and_then(|topic| topic.partitions.first())
-                    .ok_or("a DeleteRecords without a result")?;
-                if gone(cx.model, *topic) {
-                    return Ok(());
-                }
-                if cx.may_refuse(*topic, *partition, result.error_code) {
-                    return Ok(());
-                }
-                let name = cx.model.topics[*topic].name.clone();
-                let kind = cx.model.topics[*topic].kind;
-                let state = &mut cx.model.topics[*topic].partitions[*partition as usize];
-                let low = result.low_watermark;
-                if result.error_code == 1 && (*before < state.start_floor || kind.retention) {
-                    return Ok(());
-                }
-                ensure!(
-                    result.error_code == 0 && low >= *before,
-                    "deleting {name}-{partition} before {before} was answered with error {} and {low}",
-                    result.error_code
-                );
-                ensure!(
-                    kind.retention || low <= state.start_ceiling,
-                    "deleting {name}-{partition} before {before} deleted before {low}"
-                );
-                state.start_floor = state.start_floor.max(low);
-                Ok(())
-            }
-            Probe::Offset {
-                topic,
-                partition,
-                timestamp,
-                end_floor,
-                start_floor,
-            } => {
-                let response = answer.body(ListOffsetsResponse::decode)?;
-                let result = response
-                    .topics
-                    .first()
-                    .and_then(|topic| topic.partitions.first())
-                    .ok_or("a ListOffsets without a result")?;
-                if gone(cx.model, *topic) {
-                    return Ok(());
-                }
-                if cx.may_refuse(*topic, *partition, result.error_code) {
-                    return Ok(());
-                }
-                let name = cx.model.topics[*topic].name.clone();
-                ensure!(
-                    result.error_code == 0,
-                    "ListOffsets {timestamp} of {name}-{partition} was answered with error {}",
-                    result.error_code
-                );
-                let mut head = ReadHead {
-                    from: 0,
-                    high_watermark: i64::MAX,
-                    log_start: *start_floor,
-                    end_floor: *end_floor,
-                    start_floor: *start_floor,
-                };
-                match *timestamp {
-                    LATEST => {
-                        head.high_watermark = result.offset;
-                        head.log_start = head.log_start.min(result.offset);
-                        cx.model.bounds(*topic, *partition, &head)
-                    }
-                    EARLIEST => {
-                        let state = &mut cx.model.topics[*topic].partitions[*partition as usize];
-                        head.log_start = result.offset;
-                        head.high_watermark = state.end_floor.max(result.offset);
-                        let floor = state.end_floor;
-                        cx.model.bounds(*topic, *partition, &head)?;
-                        cx.model.topics[*topic].partitions[*partition as usize].end_floor =
-                            floor.max(result.offset);
-                        Ok(())
-                    }
-                    sought => on_time(
-                        cx,
-                        *topic,
-                        *partition,
-                        sought,
-                        (result.offset, result.timestamp, result.leader_epoch),
-                        *end_floor,
-                    ),
-                }
-            }
-        }
-    }
 }
 
 /// Checks a record that was found by its time, against those that are known.
@@ -449,8 +325,20 @@ fn on_topics(
     Ok(())
 }
 
-impl Actor for Prober {
-    fn act(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+impl Asker for Prober {
+    type Asked = Probe;
+
+    const NAME: &str = "a prober";
+
+    fn client(&self) -> &Client<Probe> {
+        &self.client
+    }
+
+    fn client_mut(&mut self) -> &mut Client<Probe> {
+        &mut self.client
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
         if self.client.open_count() >= 3 {
             return Ok(());
         }
@@ -473,19 +361,127 @@ impl Actor for Prober {
         self.ask_offset(cx, topic, partition)
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
-        while let Some(answer) = self.client.answer(cx)? {
-            self.on_answer(cx, &answer)?;
+    fn on_answer(&mut self, cx: &mut Context<'_>, answer: &Answer<Probe>) -> Result<(), String> {
+        match &answer.asked.what {
+            Probe::Topics(lives) => on_topics(cx, answer, lives),
+            Probe::Epoch {
+                topic,
+                partition,
+                epoch,
+                end_floor,
+            } => {
+                let response = answer.body(OffsetForLeaderEpochResponse::decode)?;
+                let result = response
+                    .topics
+                    .first()
+                    .and_then(|topic| topic.partitions.first())
+                    .ok_or("an OffsetForLeaderEpoch without a result")?;
+                if gone(cx.model, *topic) || cx.may_refuse(*topic, *partition, result.error_code) {
+                    return Ok(());
+                }
+                ensure!(
+                    result.error_code == 0,
+                    "OffsetForLeaderEpoch {epoch} of {}-{partition} was answered with error {}",
+                    cx.model.topics[*topic].name,
+                    result.error_code
+                );
+                let told = (result.leader_epoch, result.end_offset);
+                on_epoch(cx, (*topic, *partition), *epoch, told, *end_floor)
+            }
+            Probe::Delete {
+                topic,
+                partition,
+                before,
+            } => {
+                let response = answer.body(DeleteRecordsResponse::decode)?;
+                let result = response
+                    .topics
+                    .first()
+                    .and_then(|topic| topic.partitions.first())
+                    .ok_or("a DeleteRecords without a result")?;
+                if gone(cx.model, *topic) {
+                    return Ok(());
+                }
+                if cx.may_refuse(*topic, *partition, result.error_code) {
+                    return Ok(());
+                }
+                let name = cx.model.topics[*topic].name.clone();
+                let kind = cx.model.topics[*topic].kind;
+                let state = &mut cx.model.topics[*topic].partitions[*partition as usize];
+                let low = result.low_watermark;
+                if result.error_code == 1 && (*before < state.start_floor || kind.retention) {
+                    return Ok(());
+                }
+                ensure!(
+                    result.error_code == 0 && low >= *before,
+                    "deleting {name}-{partition} before {before} was answered with error {} and {low}",
+                    result.error_code
+                );
+                ensure!(
+                    kind.retention || low <= state.start_ceiling,
+                    "deleting {name}-{partition} before {before} deleted before {low}"
+                );
+                state.start_floor = state.start_floor.max(low);
+                Ok(())
+            }
+            Probe::Offset {
+                topic,
+                partition,
+                timestamp,
+                end_floor,
+                start_floor,
+            } => {
+                let response = answer.body(ListOffsetsResponse::decode)?;
+                let result = response
+                    .topics
+                    .first()
+                    .and_then(|topic| topic.partitions.first())
+                    .ok_or("a ListOffsets without a result")?;
+                if gone(cx.model, *topic) {
+                    return Ok(());
+                }
+                if cx.may_refuse(*topic, *partition, result.error_code) {
+                    return Ok(());
+                }
+                let name = cx.model.topics[*topic].name.clone();
+                ensure!(
+                    result.error_code == 0,
+                    "ListOffsets {timestamp} of {name}-{partition} was answered with error {}",
+                    result.error_code
+                );
+                let mut head = ReadHead {
+                    from: 0,
+                    high_watermark: i64::MAX,
+                    log_start: *start_floor,
+                    end_floor: *end_floor,
+                    start_floor: *start_floor,
+                };
+                match *timestamp {
+                    LATEST => {
+                        head.high_watermark = result.offset;
+                        head.log_start = head.log_start.min(result.offset);
+                        cx.model.bounds(*topic, *partition, &head)
+                    }
+                    EARLIEST => {
+                        let state = &mut cx.model.topics[*topic].partitions[*partition as usize];
+                        head.log_start = result.offset;
+                        head.high_watermark = state.end_floor.max(result.offset);
+                        let floor = state.end_floor;
+                        cx.model.bounds(*topic, *partition, &head)?;
+                        cx.model.topics[*topic].partitions[*partition as usize].end_floor =
+                            floor.max(result.offset);
+                        Ok(())
+                    }
+                    sought => on_time(
+                        cx,
+                        *topic,
+                        *partition,
+                        sought,
+                        (result.offset, result.timestamp, result.leader_epoch),
+                        *end_floor,
+                    ),
+                }
+            }
         }
-        self.client.lost(cx);
-        Ok(())
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.client.is_quiet()
-    }
-
-    fn describe(&self) -> String {
-        format!("a prober: {}", self.client.oldest())
     }
 }

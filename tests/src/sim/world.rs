@@ -2,6 +2,9 @@
 //! between cores that delay but keep their order, tasks polled in seeded order, clients' connections as
 //! pipes of whole requests. Knows no request and no answer; see `workload`.
 
+mod pipe;
+mod trouble;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::io;
@@ -22,6 +25,9 @@ use storage::recovery;
 use storage::sim_disk::{SimDisk, SimRng};
 use storage::store::{Store, StoreConfig};
 use storage::types::{CoreId, Now};
+
+use pipe::Pipe;
+use trouble::Fault;
 
 /// Wall time at which every simulation begins, in milliseconds since 1970.
 const WALL_START_MS: i64 = 1_750_000_000_000;
@@ -56,21 +62,6 @@ struct Core {
     idle_ticks: u32,
 }
 
-/// A client's connection.
-struct Pipe {
-    core: usize,
-    /// Requests on their way, without size prefix.
-    requests: VecDeque<Vec<u8>>,
-    /// Answers that the kernel takes one after another.
-    sends: VecDeque<Vec<Chunk>>,
-    received: Vec<u8>,
-    paused: bool,
-    /// The shard wants it closed after what it sends.
-    closing: bool,
-    /// The client is gone.
-    broken: bool,
-}
-
 /// What may happen next.
 #[derive(Clone, Copy, Debug)]
 enum Choice {
@@ -82,25 +73,6 @@ enum Choice {
     TurnEnd(usize),
     Tick(usize),
 }
-
-/// What is wrong with the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Fault {
-    /// What lies below this path in a log directory cannot be read or written.
-    Broken { dir: usize, path: String },
-    /// It has no room.
-    Full,
-    /// It has room again, and the broker is to find out until this time; or, as a failure from before may
-    /// be told late, when it looks once more.
-    Healing { until_us: u64, looks: u32 },
-}
-
-/// How long the broker may take to find room that is there again: it looks every two seconds.
-const HEALING_SKIP_US: u64 = 2_500_000;
-const HEALING_US: u64 = 60_000;
-
-/// How long the broker may take after the clock jumped to do what was due meanwhile.
-const CATCH_UP_US: u64 = 400_000;
 
 /// How a run of the broker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,24 +176,6 @@ impl World {
         self.time_us
     }
 
-    /// Until when everything that was due has surely been done: as if the clock had not jumped, until the
-    /// broker had time to notice.
-    pub fn caught_up_us(&self) -> u64 {
-        let (from_us, to_us) = self.skipped;
-        if self.time_us < to_us + CATCH_UP_US {
-            from_us
-        } else {
-            self.time_us
-        }
-    }
-
-    /// Lets the clock jump over moments at which the broker wanted to do something.
-    fn skip(&mut self) {
-        let from_us = self.caught_up_us();
-        self.time_us += HEALING_SKIP_US;
-        self.skipped = (from_us, self.time_us);
-    }
-
     /// How many cores the running broker has.
     pub fn core_count(&self) -> usize {
         self.cores.len()
@@ -240,78 +194,6 @@ impl World {
     /// How many log directories there are.
     pub fn dir_count(&self) -> usize {
         self.dirs.len()
-    }
-
-    /// Breaks a log directory, or the part of it with this path: reads and writes fail with EIO.
-    pub fn break_dir(&mut self, dir: usize, part: &str) {
-        let path = format!("{}/{part}", self.dirs[dir].display());
-        let broken = Some(path.clone());
-        self.disk.set_faults(|faults| faults.broken = broken);
-        self.fault = Some(Fault::Broken { dir, path });
-    }
-
-    /// Leaves room for so many more bytes only.
-    pub fn fill_disk(&mut self, left_bytes: u64) {
-        let capacity_bytes = self.disk.used_bytes() + left_bytes;
-        self.disk
-            .set_faults(|faults| faults.capacity_bytes = capacity_bytes);
-        self.fault = Some(Fault::Full);
-    }
-
-    /// Ends what is wrong with the disk. A broker that runs finds out that there is room after a while.
-    pub fn mend_disk(&mut self) {
-        self.disk.set_faults(|faults| {
-            faults.capacity_bytes = u64::MAX;
-            faults.broken = None;
-        });
-        self.fault = match self.fault.take() {
-            Some(Fault::Full) if !self.cores.is_empty() => {
-                self.skip();
-                let until_us = self.time_us + HEALING_US;
-                Some(Fault::Healing { until_us, looks: 1 })
-            }
-            Some(healing @ Fault::Healing { .. }) => Some(healing),
-            _ => None,
-        };
-    }
-
-    /// Whether anything is wrong with the disk, or was a moment ago.
-    pub fn is_troubled(&self) -> bool {
-        self.fault.is_some()
-    }
-
-    /// What is wrong with the disk, in words.
-    pub fn describe_trouble(&self) -> String {
-        match &self.fault {
-            None => "a sound disk".to_owned(),
-            Some(Fault::Broken { path, .. }) => format!("{path} broken"),
-            Some(Fault::Full) => "a full disk".to_owned(),
-            Some(Fault::Healing { .. }) => "a disk that has room again".to_owned(),
-        }
-    }
-
-    /// Whether a log directory is broken.
-    pub fn is_broken(&self) -> bool {
-        matches!(self.fault, Some(Fault::Broken { .. }))
-    }
-
-    /// Whether a partition may be refused because of the disk: not one that lies in a sound directory, whatever
-    /// has become of the others.
-    pub fn may_refuse(&self, topic: &str, partition: i32) -> bool {
-        match &self.fault {
-            None => false,
-            Some(Fault::Full | Fault::Healing { .. }) => true,
-            Some(Fault::Broken { dir, .. }) => {
-                !self.dirs.iter().enumerate().any(|(index, path)| {
-                    index != *dir && self.disk.exists(&path.join(format!("{topic}-{partition}")))
-                })
-            }
-        }
-    }
-
-    /// Whether the metadata may be out of reach.
-    pub fn has_lost(&self, dir: usize) -> bool {
-        matches!(self.fault, Some(Fault::Broken { dir: broken, .. }) if broken == dir)
     }
 
     /// A number that two runs share only if they went the same way.
@@ -453,9 +335,7 @@ impl World {
         self.cores.clear();
         self.stalled_links.clear();
         self.stalled_cores.clear();
-        if matches!(self.fault, Some(Fault::Healing { .. })) {
-            self.fault = None;
-        }
+        self.stop_healing();
         match end {
             End::Power => self.disk.crash(),
             End::Kill => self.disk.process_crash(),
@@ -489,69 +369,6 @@ impl World {
     pub fn end_stopped(&mut self) {
         assert!(self.cores.iter().all(|core| core.stopped), "it runs");
         self.crash(End::Kill);
-    }
-
-    /// Opens a connection to a core.
-    pub fn connect(&mut self, core: usize) -> Result<ConnId, String> {
-        self.next_conn += 1;
-        let conn = ConnId(self.next_conn);
-        self.pipes.insert(
-            conn,
-            Pipe {
-                core,
-                requests: VecDeque::new(),
-                sends: VecDeque::new(),
-                received: Vec::new(),
-                paused: false,
-                closing: false,
-                broken: false,
-            },
-        );
-        let peer = ([127, 0, 0, 1], 40_000).into();
-        let listener = 0;
-        self.tell(
-            core,
-            Event::Accepted {
-                conn,
-                listener,
-                peer,
-            },
-        )?;
-        Ok(conn)
-    }
-
-    /// Sends a request; it arrives later.
-    pub fn send(&mut self, conn: ConnId, request: Vec<u8>) {
-        if let Some(pipe) = self.pipes.get_mut(&conn) {
-            pipe.requests.push_back(request);
-        }
-    }
-
-    /// The client goes away; what it had asked may still be done.
-    pub fn disconnect(&mut self, conn: ConnId) {
-        if let Some(pipe) = self.pipes.get_mut(&conn) {
-            pipe.broken = true;
-            pipe.requests.clear();
-            pipe.received.clear();
-        }
-    }
-
-    /// Whether a connection is open as its client sees it.
-    pub fn is_open(&self, conn: ConnId) -> bool {
-        self.pipes.get(&conn).is_some_and(|pipe| !pipe.broken)
-    }
-
-    /// The next whole answer on a connection, without its size.
-    pub fn answer(&mut self, conn: ConnId) -> Option<Vec<u8>> {
-        let received = &mut self.pipes.get_mut(&conn)?.received;
-        let size = i32::from_be_bytes(*received.first_chunk::<4>()?);
-        let end = 4 + usize::try_from(size).ok()?;
-        if received.len() < end {
-            return None;
-        }
-        let answer = received[4..end].to_vec();
-        received.drain(..end);
-        Some(answer)
     }
 
     /// What each core has not finished.
@@ -648,17 +465,7 @@ impl World {
         let now_us = self.time_us;
         self.stalled_links.retain(|_, until_us| *until_us > now_us);
         self.stalled_cores.retain(|_, until_us| *until_us > now_us);
-        if let Some(Fault::Healing { until_us, looks }) = self.fault
-            && until_us <= now_us
-        {
-            self.fault = looks.checked_sub(1).map(|looks| {
-                self.skip();
-                Fault::Healing {
-                    until_us: self.time_us + HEALING_US,
-                    looks,
-                }
-            });
-        }
+        self.heal();
         let cores = self.cores.len() as u64;
         if cores < 2 || !self.rng.one_in(1_000) {
             return;
