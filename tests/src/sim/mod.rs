@@ -37,7 +37,7 @@ use model::{Life, Model, ensure};
 use pipeline::Pipeline;
 use prober::Prober;
 use producer::{Idempotent, Plain};
-use world::{End, World};
+use world::{End, Start, World};
 
 /// Settings of the simulated broker: small numbers, so that little time goes by between events.
 const SETTINGS: &str = "\
@@ -252,22 +252,19 @@ impl Simulation {
             } else {
                 u64::MAX
             };
-            let started = match self.world.start(cores, polls) {
-                Err(_) if self.world.is_troubled() => {
-                    // It says why and ends, and whoever runs it sees to the disk.
+            match self.world.start(cores, polls)? {
+                Start::Refused(why) => {
+                    ensure!(self.world.is_troubled(), "{why}");
+                    // Whoever runs it sees to the disk.
                     self.end(End::Kill);
                     self.mend();
                     unclean = true;
-                    continue;
                 }
-                started => started?,
-            };
-            match started {
-                None => {
+                Start::Cut => {
                     self.end(End::Power);
                     unclean = true;
                 }
-                Some(started) => {
+                Start::Serves(started) => {
                     for stray in &started.strays {
                         let known = self.model.topics.iter().any(|topic| {
                             topic.life != Life::Live && stray.contains(&format!("/{}-", topic.name))

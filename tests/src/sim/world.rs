@@ -38,6 +38,9 @@ const MEMORY_BYTES: usize = 4 << 20;
 /// Polls of one start after which it is said to hang.
 const START_POLLS_MAX: u64 = 2_000_000;
 
+/// Polls of a start on a full disk after which somebody makes room.
+const START_POLLS_FULL: u64 = 3_000;
+
 /// What a task under way reports.
 enum Done {
     Task(TaskDone),
@@ -81,6 +84,17 @@ pub enum End {
     Power,
     /// The process is killed: what was written stays.
     Kill,
+}
+
+/// How a start went.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// The broker serves.
+    Serves(Started),
+    /// It did not get that far.
+    Cut,
+    /// It said why it does not start.
+    Refused(String),
 }
 
 /// What a start found.
@@ -206,8 +220,8 @@ impl World {
     }
 
     /// Starts the broker on `cores` cores and serves when all are ready. `polls` bounds how far the start
-    /// gets; `Ok(None)` when that was not far enough, and the broker is as dead as it was.
-    pub fn start(&mut self, cores: u16, polls: u64) -> Result<Option<Started>, String> {
+    /// gets. Unless it serves then, the broker is as dead as it was.
+    pub fn start(&mut self, cores: u16, polls: u64) -> Result<Start, String> {
         assert!(self.cores.is_empty(), "a broker starts once");
         self.starts += 1;
         self.salt = self.rng.next_u64();
@@ -220,21 +234,25 @@ impl World {
         let mut booting = Box::pin(boot::boot(&disk, &dirs, cores, image));
         let booted = loop {
             if left == 0 {
-                return Ok(None);
+                return Ok(Start::Cut);
             }
             left -= 1;
             self.time_us += self.rng.below(20);
             let mut context = Context::from_waker(Waker::noop());
-            if let Poll::Ready(result) = booting.as_mut().poll(&mut context) {
-                break result.map_err(|error| format!("the broker does not start: {error}"))?;
+            match booting.as_mut().poll(&mut context) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(booted)) => break booted,
+                Poll::Ready(Err(error)) => {
+                    let why = format!("the broker does not start: {error}");
+                    return Ok(Start::Refused(why));
+                }
             }
         };
         drop(booting);
         let offline = &booted.recovered.offline;
         if let Some((dir, why)) = offline.iter().find(|(dir, _)| !self.has_lost(*dir)) {
-            return Err(format!(
-                "log directory {dir} is offline after a start: {why}"
-            ));
+            let why = format!("log directory {dir} is offline after a start: {why}");
+            return Ok(Start::Refused(why));
         }
         self.lost = offline.iter().map(|(dir, _)| *dir).collect();
         let started = Started {
@@ -274,10 +292,14 @@ impl World {
         let mut steps = 0;
         while !self.cores.iter().all(|core| core.ready) {
             if left == 0 {
-                return Ok(None);
+                return Ok(Start::Cut);
             }
             left -= 1;
             steps += 1;
+            // It waits for room for its checkpoints, and goes on by itself.
+            if steps == START_POLLS_FULL && self.fault == Some(Fault::Full) {
+                self.mend_disk();
+            }
             if steps > START_POLLS_MAX || !self.step()? {
                 return Err("the broker never gets ready".to_owned());
             }
@@ -298,7 +320,7 @@ impl World {
                 Done::Discarded(recovery::discard_older(&disk, &kept, epoch).await)
             }),
         });
-        Ok(Some(started))
+        Ok(Start::Serves(started))
     }
 
     fn store_config(&self, core: CoreId, cores: u16, epoch: u64) -> StoreConfig {
