@@ -118,64 +118,124 @@ pub fn header(detailed: bool) -> String {
     )
 }
 
+/// Where records come from.
+pub trait Source {
+    /// What came within this time: how many records, and the bytes of their keys and values. None: nothing.
+    ///
+    /// # Errors
+    /// When nothing more can come.
+    fn poll(&mut self, wait: Duration) -> Result<Option<(u64, u64)>, Failure>;
+
+    /// Milliseconds without any partition, in all.
+    fn rebalance_ms(&self) -> i64 {
+        0
+    }
+
+    /// The same since it was asked last.
+    fn round_ms(&mut self) -> i64 {
+        0
+    }
+}
+
+/// librdkafka's consumer.
+struct Grouped {
+    consumer: BaseConsumer<Context>,
+}
+
+impl Source for Grouped {
+    fn poll(&mut self, wait: Duration) -> Result<Option<(u64, u64)>, Failure> {
+        match self.consumer.poll(wait) {
+            None => Ok(None),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(error.into()),
+            Some(Err(error)) => {
+                context::log_line("WARN", &error.to_string());
+                Ok(None)
+            }
+            Some(Ok(message)) => Ok(Some((
+                1,
+                (message.key_len() + message.payload_len()) as u64,
+            ))),
+        }
+    }
+
+    fn rebalance_ms(&self) -> i64 {
+        let joins = &self.consumer.context().joins;
+        joins.lock().expect("no holder panics").total_ms
+    }
+
+    fn round_ms(&mut self) -> i64 {
+        let joins = &self.consumer.context().joins;
+        std::mem::take(&mut joins.lock().expect("no holder panics").round_ms)
+    }
+}
+
 /// Runs the plan with a client of this configuration. Rows go to `out`.
 ///
 /// # Errors
 /// When the client cannot be made, the date pattern is wrong, a fatal error comes, or `out` fails.
 pub fn run(config: &ClientConfig, plan: &Plan, out: &mut dyn Write) -> Result<Summary, Failure> {
+    let mut config = config.clone();
+    if plan.print_metrics {
+        config.set("statistics.interval.ms", "500");
+    }
+    let connect = |start_ms| {
+        let joins = Joins {
+            partitions: 0,
+            start_ms,
+            total_ms: 0,
+            round_ms: 0,
+        };
+        let context = Context {
+            joins: Mutex::new(joins),
+            quiet: Quiet::default(),
+        };
+        let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
+        let topics: Vec<&str> = plan.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics)?;
+        Ok(Grouped { consumer })
+    };
+    let (read, source) = read_all(plan, connect, out)?;
+    if plan.print_metrics {
+        let consumer = source.consumer;
+        consumer.poll(Duration::from_millis(600));
+        out.write_all(context::metrics_table(&consumer.context().quiet.metrics()).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(read)
+}
+
+/// Reads what the plan asks for from a source that is made at the start, which is told; tells rows and gives the source
+/// back.
+///
+/// # Errors
+/// As [`run`].
+pub fn read_all<S: Source>(
+    plan: &Plan,
+    connect: impl FnOnce(i64) -> Result<S, Failure>,
+    out: &mut dyn Write,
+) -> Result<(Summary, S), Failure> {
     let date = |at_ms| clock::format_local(&plan.date_format, at_ms).map_err(Failure);
     date(0)?;
     if !plan.hide_header {
         out.write_all(header(plan.detailed).as_bytes())?;
         out.flush()?;
     }
-    let mut config = config.clone();
-    if plan.print_metrics {
-        config.set("statistics.interval.ms", "500");
-    }
     let start_ms = clock::wall_ms();
-    let joins = Joins {
-        partitions: 0,
-        start_ms,
-        total_ms: 0,
-        round_ms: 0,
-    };
-    let context = Context {
-        joins: Mutex::new(joins),
-        quiet: Quiet::default(),
-    };
-    let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
-    let topics: Vec<&str> = plan.topics.iter().map(String::as_str).collect();
-    consumer.subscribe(&topics)?;
-
+    let mut source = connect(start_ms)?;
     let mut read = Summary::default();
     let mut reported = Summary::default();
     let (mut report_ms, mut last_ms, mut now_ms) = (start_ms, start_ms, start_ms);
     while read.records < plan.records && now_ms - last_ms <= plan.timeout_ms {
-        let polled = consumer.poll(Duration::from_millis(100));
+        let polled = source.poll(Duration::from_millis(100))?;
         now_ms = clock::wall_ms();
-        match polled {
-            None => continue,
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
-            Some(Err(error)) => {
-                context::log_line("WARN", &error.to_string());
-                continue;
-            }
-            Some(Ok(message)) => {
-                last_ms = now_ms;
-                read.records += 1;
-                read.bytes += (message.key_len() + message.payload_len()) as u64;
-            }
-        }
+        let Some((records, bytes)) = polled else {
+            continue;
+        };
+        last_ms = now_ms;
+        read.records += records;
+        read.bytes += bytes;
         if now_ms - report_ms >= plan.interval_ms {
-            let round_ms = std::mem::take(
-                &mut consumer
-                    .context()
-                    .joins
-                    .lock()
-                    .expect("no holder panics")
-                    .round_ms,
-            );
+            let round_ms = source.round_ms();
             if plan.detailed {
                 let row = detailed_row(
                     &date(now_ms)?,
@@ -201,21 +261,12 @@ pub fn run(config: &ClientConfig, plan: &Plan, out: &mut dyn Write) -> Result<Su
     }
     let end_ms = clock::wall_ms();
     read.elapsed_ms = end_ms - start_ms;
-    read.rebalance_ms = consumer
-        .context()
-        .joins
-        .lock()
-        .expect("no holder panics")
-        .total_ms;
+    read.rebalance_ms = source.rebalance_ms();
     if !plan.detailed {
         out.write_all(row(&date(start_ms)?, &date(end_ms)?, &read).as_bytes())?;
     }
-    if plan.print_metrics {
-        consumer.poll(Duration::from_millis(600));
-        out.write_all(context::metrics_table(&consumer.context().quiet.metrics()).as_bytes())?;
-    }
     out.flush()?;
-    Ok(read)
+    Ok((read, source))
 }
 
 fn row(start: &str, end: &str, read: &Summary) -> String {

@@ -19,7 +19,7 @@ use crate::payload::Random;
 use crate::report;
 
 /// How long a record may take to come back.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to send.
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ pub fn run(
 }
 
 /// The two lines at the end: the average, and percentiles in whole milliseconds.
-fn summary(latencies_us: &Histogram<u64>, total: Duration, records: u64) -> String {
+pub(crate) fn summary(latencies_us: &Histogram<u64>, total: Duration, records: u64) -> String {
     let percentile_ms = |quantile| latencies_us.value_at_quantile(quantile) / 1000;
     format!(
         "Avg latency: {} ms\nPercentiles: 50th = {}, 99th = {}, 99.9th = {}\n",

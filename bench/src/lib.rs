@@ -13,6 +13,7 @@ pub mod environment;
 pub mod hdr_files;
 pub mod kafka_config;
 pub mod load;
+pub mod native_perf;
 pub mod page;
 pub mod payload;
 pub mod process;

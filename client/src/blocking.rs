@@ -235,8 +235,8 @@ impl BlockingProducer {
             .producer
             .append(now_us, topic_id, partition, wall_ms(), key, value);
         // A system call for each batch, not for each record.
-        if self.producer.sealed_count() > sealed || self.producer.next_deadline_us() <= Some(now_us)
-        {
+        let due = self.producer.next_deadline_us();
+        if self.producer.sealed_count() > sealed || due.is_some_and(|due_us| due_us <= now_us) {
             self.drive(false, Some(Duration::ZERO))?;
         }
         Ok(record)
@@ -259,6 +259,16 @@ impl BlockingProducer {
     /// As [`BlockingProducer::send`].
     pub fn poll(&mut self, wait: Duration) -> Result<(), Error> {
         self.drive(false, Some(wait))
+    }
+
+    /// Whether everything that was taken has its outcome.
+    pub fn is_idle(&self) -> bool {
+        self.producer.is_idle()
+    }
+
+    /// As [`Producer::sealed_count`]: who has no key may go to another partition with each batch.
+    pub fn sealed_count(&self) -> u64 {
+        self.producer.sealed_count()
     }
 
     /// What became of batches.

@@ -226,9 +226,20 @@ impl Producer {
         self.outcomes.pop_front()
     }
 
+    /// Whether a batch that is ready could be sent now.
+    fn may_send(&self) -> bool {
+        self.in_flight.len() < self.config.in_flight_max
+            && (self.id.is_some() || !self.config.idempotent)
+    }
+
     /// When [`Producer::advance`] has something to do again, if nothing arrives before.
     pub fn next_deadline_us(&self) -> Option<u64> {
-        let linger = |lane: &Lane| Some(lane.open.as_ref()?.1 + self.config.linger_us);
+        let wait_us = if self.may_send() {
+            self.config.linger_us
+        } else {
+            self.config.delivery_timeout_us
+        };
+        let linger = |lane: &Lane| Some(lane.open.as_ref()?.1 + wait_us);
         let retry = |lane: &Lane| (lane.mending && lane.in_flight == 0).then_some(lane.retry_at_us);
         self.lanes
             .values()
@@ -239,10 +250,12 @@ impl Producer {
 
     /// Queues what is due; with `flush` also what would wait for more.
     pub fn advance(&mut self, now_us: u64, flush: bool, link: &mut Link) {
+        // What could not be sent yet goes on gathering records.
+        let may_send = self.may_send();
         for (key, lane) in &mut self.lanes {
             if let Some((open, since_us)) = &lane.open
-                && (flush
-                    || now_us >= since_us + self.config.linger_us
+                && (may_send && (flush || now_us >= since_us + self.config.linger_us)
+                    || now_us > since_us + self.config.delivery_timeout_us
                     || open.uncompressed_bytes() >= self.config.batch_bytes)
             {
                 self.sealed_count += 1;

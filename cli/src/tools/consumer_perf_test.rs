@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bench::consumer_perf::{self, Plan};
 use bench::payload::Random;
-use bench::{clock, context};
+use bench::{clock, context, native_perf};
 use clap::{Arg, ArgMatches};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -114,10 +114,19 @@ fn run(found: &ArgMatches) -> Outcome {
             "Reporting interval must be greater than 0.".to_owned(),
         ));
     }
-    let config = kafka_config::consumer(&read_properties(found)?)?;
+    let properties = read_properties(found)?;
+    let native = native_perf::address(&properties).is_some();
     let topics = match found.text("topic") {
         Some(topic) => vec![topic.to_owned()],
-        None => matching(&config, found.text("include").unwrap_or_default())?,
+        None if native => {
+            return Err(Stop::Failed(
+                "--include is not there over the native protocol".to_owned(),
+            ));
+        }
+        None => matching(
+            &kafka_config::consumer(&properties)?,
+            found.text("include").unwrap_or_default(),
+        )?,
     };
     let plan = Plan {
         topics,
@@ -136,8 +145,13 @@ fn run(found: &ArgMatches) -> Outcome {
             .to_owned(),
         print_metrics: found.has("print-metrics"),
     };
-    consumer_perf::run(&config, &plan, &mut std::io::stdout())
-        .map(|_| ())
+    let out = &mut std::io::stdout();
+    let done = if native {
+        native_perf::consume(&properties, &plan, out)
+    } else {
+        consumer_perf::run(&kafka_config::consumer(&properties)?, &plan, out)
+    };
+    done.map(|_| ())
         .map_err(|failure| Stop::Failed(failure.to_string()))
 }
 

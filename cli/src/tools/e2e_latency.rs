@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bench::clock;
 use bench::e2e_latency::{self, Plan};
+use bench::native_perf;
 use clap::{Arg, ArgMatches};
 use net::client::Target;
 use net::kafka::create_topics::{CreatableTopic, CreateTopicsRequest};
@@ -178,6 +179,13 @@ fn measure(found: &ArgMatches) -> Outcome {
             .unwrap_or_default()
             .to_owned(),
     );
+    if native_perf::address(&shared).is_some() {
+        let acks = found.text("producer-acks").unwrap_or("all");
+        shared.insert("acks".to_owned(), acks.to_owned());
+        return native_perf::end_to_end(&shared, &plan, &mut std::io::stdout())
+            .map(|_| ())
+            .map_err(|failure| Stop::Failed(failure.to_string()));
+    }
     let mut admin = Admin::with_config(&shared, "adminclient-1", None)?;
     ensure_topic(&mut admin, &plan.topic).map_err(|error| Stop::Failed(error.java()))?;
     let with = |pairs: &[(&str, &str)]| {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bench::native_perf;
 use bench::payload::Payload;
 use bench::producer_perf::{self, Plan};
 use clap::{Arg, ArgMatches};
@@ -100,6 +101,11 @@ fn options() -> Vec<Arg> {
 
 fn run(found: &ArgMatches) -> Outcome {
     let (plan, properties) = read(found)?;
+    if native_perf::address(&properties).is_some() {
+        return native_perf::produce(&properties, &plan, &mut std::io::stdout())
+            .map(|_| ())
+            .map_err(|failure| Stop::Failed(failure.to_string()));
+    }
     let config = kafka_config::producer(&properties)?;
     producer_perf::run(&config, &plan, &mut std::io::stdout())
         .map(|_| ())
