@@ -95,14 +95,14 @@ def figures(rows, runs, metrics, order):
 
 
 def notes(runs):
-    """What the generator said it could not do, each once."""
-    said = {}
+    """What the generator said it could not do, one of each load and side, and in how many runs it said something."""
+    lines = []
     for row, sides in runs.items():
         for side, results in sides.items():
-            for result in results:
-                for limit in result["generator"]["limits"]:
-                    said.setdefault((row, side), []).append(limit)
-    return "".join(f"- {row}, {side}: {limits[0]} ({len(limits)} of {len(runs[row][side])} runs)\n" for (row, side), limits in said.items())
+            said = [result["generator"]["limits"][0] for result in results if result["generator"]["limits"]]
+            if said:
+                lines.append(f"- {row}, {side}: {said[0]} ({len(said)} of {len(results)} runs said something)\n")
+    return "".join(lines)
 
 
 def verdicts(lines):

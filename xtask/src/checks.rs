@@ -124,6 +124,7 @@ pub fn test(skip_interop: bool, only: &[String], filter: Option<&str>) -> Report
             "native",
             filtered(suite("native").args(["--cores", "1,2"]), filter),
         );
+        report.run("bench", filtered(&mut suite("bench"), filter));
     }
     if wanted("crash") {
         report.run(
