@@ -137,7 +137,7 @@ impl Shard {
         };
         if part.last_fetched_epoch >= 0 {
             let epoch = LeaderEpoch(part.last_fetched_epoch.min(leader_epoch.0));
-            if let Some((end_epoch, end)) = self.store.epoch_end(log, epoch)
+            if let Some((end_epoch, end)) = self.store.epoch_end(log, epoch, leader_epoch)
                 && (end_epoch.0 < part.last_fetched_epoch || end < part.fetch_offset)
             {
                 head.diverging = Some((end_epoch.0, end.0));
@@ -442,7 +442,7 @@ impl Shard {
                     (epoch.0, high_watermark.0)
                 } else {
                     self.store
-                        .epoch_end(log, epoch)
+                        .epoch_end(log, epoch, leader_epoch)
                         .map_or((-1, -1), |(epoch, end)| (epoch.0, end.0))
                 };
                 return Ok(PartitionAnswer::Offset {

@@ -58,22 +58,28 @@ impl LeaderEpochs {
         });
     }
 
-    /// What OffsetForLeaderEpoch answers: the largest epoch not above `epoch`, and where it ends. For
-    /// the newest epoch that is the log's end; for an epoch before all known ones, where the first
-    /// known begins. None for an epoch that is not known yet, and for -1.
+    /// What OffsetForLeaderEpoch answers: the largest epoch not above `epoch`, and where it ends, which is
+    /// where the next one begins. `current` is the leader's epoch: it began at `log_end` as long as
+    /// nothing was appended under it, and ends at the log's end. An epoch before all known ones ends
+    /// where the first known begins. None for an epoch above `current`, and for -1.
     pub fn end_offset_for(
         &self,
         epoch: LeaderEpoch,
+        current: LeaderEpoch,
         log_end: Offset,
     ) -> Option<(LeaderEpoch, Offset)> {
-        if epoch.0 < 0 {
+        let current = self.latest().map_or(current, |latest| latest.max(current));
+        if epoch.0 < 0 || epoch > current {
             return None;
         }
-        if self.latest() == Some(epoch) {
+        if epoch == current {
             return Some((epoch, log_end));
         }
         let later = self.entries.partition_point(|entry| entry.epoch <= epoch);
-        let end = self.entries.get(later)?.start_offset;
+        let end = self
+            .entries
+            .get(later)
+            .map_or(log_end, |later| later.start_offset);
         let floor = later
             .checked_sub(1)
             .map_or(epoch, |floor| self.entries[floor].epoch);
@@ -173,26 +179,46 @@ mod tests {
     #[test]
     fn end_offsets_are_kafkas() {
         let epochs = epochs(&[(2, 10), (3, 20), (7, 30)]);
-        let end = |epoch| {
+        let end = |epoch, current| {
             epochs
-                .end_offset_for(LeaderEpoch(epoch), Offset(45))
+                .end_offset_for(LeaderEpoch(epoch), LeaderEpoch(current), Offset(45))
                 .map(|(epoch, end)| (epoch.0, end.0))
         };
-        assert_eq!(end(-1), None);
-        assert_eq!(end(0), Some((0, 10)), "before all known epochs");
-        assert_eq!(end(2), Some((2, 20)));
-        assert_eq!(end(3), Some((3, 30)));
+        assert_eq!(end(-1, 7), None);
+        assert_eq!(end(0, 7), Some((0, 10)), "before all known epochs");
+        assert_eq!(end(2, 7), Some((2, 20)));
+        assert_eq!(end(3, 7), Some((3, 30)));
         assert_eq!(
-            end(5),
+            end(5, 7),
             Some((3, 30)),
             "never led here: the largest below it"
         );
-        assert_eq!(end(7), Some((7, 45)), "the newest ends where the log does");
-        assert_eq!(end(8), None, "newer than known");
         assert_eq!(
-            LeaderEpochs::new().end_offset_for(LeaderEpoch(0), Offset(0)),
-            None
+            end(7, 7),
+            Some((7, 45)),
+            "the newest ends where the log does"
         );
+        assert_eq!(end(8, 7), None, "newer than the leader's");
+    }
+
+    #[test]
+    fn an_epoch_without_records_begins_at_the_logs_end() {
+        let epochs = epochs(&[(2, 10), (3, 20)]);
+        let end = |epoch| {
+            epochs
+                .end_offset_for(LeaderEpoch(epoch), LeaderEpoch(6), Offset(45))
+                .map(|(epoch, end)| (epoch.0, end.0))
+        };
+        assert_eq!(end(2), Some((2, 20)));
+        assert_eq!(end(3), Some((3, 45)), "it ended when epoch 6 began");
+        assert_eq!(end(5), Some((3, 45)), "between the newest known and 6");
+        assert_eq!(end(6), Some((6, 45)));
+        assert_eq!(end(7), None);
+        let none = LeaderEpochs::new();
+        let end = |epoch| none.end_offset_for(LeaderEpoch(epoch), LeaderEpoch(4), Offset(9));
+        assert_eq!(end(4), Some((LeaderEpoch(4), Offset(9))), "an empty log");
+        assert_eq!(end(1), Some((LeaderEpoch(1), Offset(9))));
+        assert_eq!(end(5), None);
     }
 
     #[test]
