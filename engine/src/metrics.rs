@@ -123,6 +123,10 @@ pub struct StoreTotals {
     pub journal_writes: u64,
     /// Bytes of journal writes, headers and padding included.
     pub journal_bytes: u64,
+    /// Writes of batches straight to their segments.
+    pub straight_writes: u64,
+    /// Bytes of those.
+    pub straight_bytes: u64,
     /// Reads from disk.
     pub disk_reads: u64,
     /// Bytes read from disk for consumers.
@@ -340,6 +344,18 @@ const COUNTERS: &[PerCore] = &[
         "Bytes of journal writes",
         Some(Unit::Bytes),
         |m| m.store.journal_bytes,
+    ),
+    (
+        "straight_writes",
+        "Writes of batches straight to their segments",
+        None,
+        |m| m.store.straight_writes,
+    ),
+    (
+        "straight_written",
+        "Bytes written straight to segments",
+        Some(Unit::Bytes),
+        |m| m.store.straight_bytes,
     ),
     ("disk_reads", "Reads from disk", None, |m| {
         m.store.disk_reads

@@ -185,6 +185,7 @@ impl Shard {
         };
         shard.set_timer(now.monotonic_us + HOUSEKEEPING_US, Timer::Housekeeping);
         shard.ask_space();
+        shard.configure_store();
         shard.adopt_partitions(now);
         if core == CoreId(0) {
             shard.open_metadata_log(now);
@@ -318,6 +319,8 @@ impl Shard {
         metrics.store = StoreTotals {
             journal_writes: done.journal_writes,
             journal_bytes: done.journal_bytes,
+            straight_writes: done.straight_writes,
+            straight_bytes: done.straight_bytes,
             disk_reads: done.disk_reads,
             disk_read_bytes: done.disk_read_bytes,
             checkpoints: done.checkpoints,

@@ -339,8 +339,6 @@ fn store_config(config: &ShardConfig, core: CoreId, epoch: u64) -> StoreConfig {
     );
     store.retention_check_ms =
         u64::try_from(broker.retention_check_interval_ms).unwrap_or(u64::MAX);
-    store.cleaner_backoff_ms = u64::try_from(broker.cleaner_backoff_ms).unwrap_or(u64::MAX);
-    store.producer_expiration_ms = broker.producer_id_expiration_ms;
     store
 }
 

@@ -79,7 +79,10 @@ impl Shard {
                 MetadataRecord::Configs {
                     kind: ResourceKind::Broker,
                     ..
-                } => self.reconfigure(now, |_| true),
+                } => {
+                    self.configure_store();
+                    self.reconfigure(now, |_| true);
+                }
                 MetadataRecord::Configs { .. }
                 | MetadataRecord::Start { .. }
                 | MetadataRecord::ProducerIds { .. } => {}
@@ -87,6 +90,20 @@ impl Shard {
         }
         self.sync.open.push_back(OpenVersion { version, missing });
         self.tell_applied(now);
+    }
+
+    /// Tells the store what the broker's configuration, which changes while it runs, says of all logs.
+    pub(crate) fn configure_store(&mut self) {
+        let broker = self.image.config();
+        let backoff_ms = u64::try_from(broker.cleaner_backoff_ms).unwrap_or(u64::MAX);
+        // The cleaners' maps of keys: when one is full, the rest of its log waits for the next round.
+        let dedupe_bytes = u64::try_from(broker.cleaner_dedupe_bytes).unwrap_or(0);
+        let map_bytes = usize::try_from(dedupe_bytes / u64::from(self.config.cores))
+            .unwrap_or(usize::MAX)
+            .min(self.config.memory_bytes / 8);
+        let expiration_ms = broker.producer_id_expiration_ms;
+        self.store.set_cleaner(backoff_ms, map_bytes);
+        self.store.set_producer_expiration(expiration_ms);
     }
 
     /// Why a partition that this core should own is not here.

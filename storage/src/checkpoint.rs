@@ -152,6 +152,7 @@ pub(crate) fn put_replacement(out: &mut Out, replacement: &Replacement) {
         out.i64(base.0);
     }
     put_segment(out, &replacement.added);
+    out.i64(replacement.compacted_end.0);
 }
 
 /// The reverse of [`put_replacement`].
@@ -164,6 +165,7 @@ pub(crate) fn get_replacement(bytes: &mut In<'_>) -> Option<Replacement> {
     Some(Replacement {
         removed,
         added: get_segment(bytes)?,
+        compacted_end: Offset(bytes.i64()?),
     })
 }
 
@@ -311,7 +313,7 @@ fn get_partition(bytes: &mut In<'_>) -> Option<PartitionRecord> {
         segments.push(get_segment(bytes)?);
     }
     let mut replacements = Vec::new();
-    for _ in 0..bytes.count(69)? {
+    for _ in 0..bytes.count(77)? {
         replacements.push(get_replacement(bytes)?);
     }
     Some(PartitionRecord {

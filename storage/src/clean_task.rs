@@ -1,25 +1,32 @@
 //! The cleaner's task: reads a log's closed segments, keeps each key's newest record, and writes new
-//! segments beside the old ones. Runs on the store's core; knows no schedule and puts nothing in
-//! place: that waits until the journal says so.
+//! segments beside the old ones, chunk by chunk. Runs on the store's core; knows no schedule and puts
+//! nothing in place: that waits until the journal says so.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::batch::BatchView;
 use crate::compact::{Cleaned, Cleaner, Mapped, OffsetMap};
 use crate::disk::{Disk, OpenMode};
 use crate::producer_state::ProducerStates;
 use crate::read_task::{BatchWalk, SegmentRef};
 use crate::records::RecordsScratch;
-use crate::segment::{SegmentImage, file_name, path};
-use crate::store::{LogId, ReadError, Replacement, note_image};
-use crate::tasks::{FileWork, write_plain};
+use crate::segment::{RELATIVE_OFFSET_MAX, SegmentImage, file_name, path};
+use crate::segment_writer::{IndexBounds, SegmentPaths, SegmentWriter};
+use crate::store::{LogId, ReadError, Replacement};
+use crate::tasks::FileWork;
 use crate::types::Offset;
 use crate::walk::output_bytes_max;
 
 /// A batch decompresses to at most this in a log that producers' batches were checked for.
 const OUTPUT_BYTES_MAX: u64 = 1 << 30;
+
+/// Positions in an index have 31 bits. No segment is appended beyond that, and what stays of it is only
+/// longer where batches had to be written anew, by a few bytes each.
+const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// How the name of a file ends that compaction has not put in place.
+const CLEANED: &str = ".cleaned";
 
 /// What to clean.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub(crate) struct CleanJob {
     /// Up to here everything was compacted before.
     pub dirty_from: Offset,
     pub segment_bytes: u64,
+    pub index: IndexBounds,
+    /// For the map of keys.
     pub memory_bytes: usize,
     pub delete_retention_ms: i64,
     pub now_ms: i64,
@@ -47,81 +56,72 @@ pub(crate) struct CleanOutcome {
     pub result: Result<(Vec<Replacement>, Offset), ReadError>,
 }
 
-/// The new segment that is being put together.
-struct Output {
-    removed: Vec<Offset>,
-    image: SegmentImage,
-    bytes: Vec<u8>,
-}
-
 impl CleanJob {
     pub(crate) async fn run<D: Disk>(self, disk: &D) -> CleanOutcome {
+        let result = self.clean(disk).await;
+        if result.is_err() {
+            // What was written takes room that others may need. If it stays, the next round removes it.
+            let _ = self.remove_leftovers(disk).await;
+        }
         CleanOutcome {
             log: self.log,
-            result: self.clean(disk).await,
+            result,
         }
     }
 
     async fn clean<D: Disk>(&self, disk: &D) -> Result<(Vec<Replacement>, Offset), ReadError> {
+        self.remove_leftovers(disk)
+            .await
+            .map_err(|_: io::Error| ReadError::Io)?;
         let mut scratch = RecordsScratch::new();
         let map = self.build_map(disk, &mut scratch).await?;
         let map_end = map.offset_end();
+        let Some((_, last)) = self.segments.last() else {
+            return Ok((Vec::new(), self.dirty_from));
+        };
         if map_end <= self.dirty_from {
             return Ok((Vec::new(), self.dirty_from));
         }
         let mut cleaner = Cleaner::new(
             map,
+            last.offset_end,
             &self.producers,
             self.now_ms,
             self.delete_retention_ms,
             OUTPUT_BYTES_MAX,
         );
+        // A segment of which the map knows only the beginning is cleaned too: where the map ends, all
+        // stays, and the next round goes on from there. So a map that is small against one segment's
+        // keys gets on nevertheless.
+        let known = self
+            .segments
+            .partition_point(|(_, image)| image.base < map_end);
         let mut done = Vec::new();
-        let mut output: Option<Output> = None;
-        let mut compacted_end = self.dirty_from;
-        for (segment, image) in &self.segments {
-            // Only segments that the map knows whole.
-            if image.offset_end > map_end {
-                break;
-            }
-            let kept = self
-                .clean_segment(disk, segment, &mut cleaner, &mut scratch)
+        for group in group_by_size(&self.segments[..known], self.segment_bytes) {
+            let replacement = self
+                .clean_group(disk, group, map_end, &mut cleaner, &mut scratch)
                 .await?;
-            // Small results of neighbours become one segment.
-            let fits = output.as_ref().is_some_and(|output| {
-                (output.bytes.len() + kept.len()) as u64 <= self.segment_bytes
-                    && image.offset_end.0 - output.image.base.0 < i64::from(i32::MAX)
-            });
-            if !fits && let Some(full) = output.take() {
-                done.push(self.write_output(disk, full).await?);
-            }
-            let output = output.get_or_insert_with(|| Output {
-                removed: Vec::new(),
-                image: SegmentImage {
-                    closed: true,
-                    finished: true,
-                    generation: self.generation,
-                    ..SegmentImage::empty(image.base, image.created_ms)
-                },
-                bytes: Vec::new(),
-            });
-            for batch in crate::batch::split(&kept) {
-                let batch = batch.map_err(|_| ReadError::Corrupt)?;
-                note_image(&mut output.image, output.bytes.len() as u64, batch.header());
-                output.bytes.extend_from_slice(BatchView::bytes(&batch));
-            }
-            output.removed.push(image.base);
-            // The segment reaches as far as those it was made from, whatever is left in it.
-            output.image.offset_end = image.offset_end;
-            compacted_end = compacted_end.max(image.offset_end);
+            done.push(replacement);
         }
-        if let Some(last) = output {
-            done.push(self.write_output(disk, last).await?);
-        }
-        Ok((done, compacted_end))
+        disk.sync_dir(&self.dir)
+            .await
+            .map_err(|_: io::Error| ReadError::Io)?;
+        Ok((done, map_end))
     }
 
-    /// The latest offset of every key in the part that was not compacted before.
+    /// Removes what a round that failed, or that a crash cut short, has left. Nothing in this directory
+    /// waits to be put in place while a round begins.
+    async fn remove_leftovers<D: Disk>(&self, disk: &D) -> io::Result<()> {
+        for entry in disk.list_dir(&self.dir).await? {
+            if entry.name.ends_with(CLEANED) && !entry.is_dir {
+                disk.remove_file(&self.dir.join(&entry.name)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The latest offset of every key in the part that was not compacted before, as far as the map
+    /// takes them.
     async fn build_map<D: Disk>(
         &self,
         disk: &D,
@@ -135,6 +135,9 @@ impl CleanJob {
             let file = open(disk, segment).await?;
             let mut walk = BatchWalk::new(segment, 0);
             while let Some((_, batch)) = walk.next(disk, &file).await? {
+                if batch.header().offset_end() <= self.dirty_from {
+                    continue;
+                }
                 batch.verify_crc().map_err(|_| ReadError::Corrupt)?;
                 let bound = output_bytes_max(batch.len_bytes());
                 let mapped = map
@@ -144,56 +147,82 @@ impl CleanJob {
                     return Ok(map);
                 }
             }
+            // Compaction may have left nothing at a segment's end.
+            map.reach(image.offset_end);
         }
         Ok(map)
     }
 
-    async fn clean_segment<D: Disk>(
+    /// Writes what is left of neighbours into one new segment.
+    async fn clean_group<D: Disk>(
         &self,
         disk: &D,
-        segment: &SegmentRef,
+        group: &[(SegmentRef, SegmentImage)],
+        map_end: Offset,
         cleaner: &mut Cleaner,
         scratch: &mut RecordsScratch,
-    ) -> Result<Vec<u8>, ReadError> {
-        let mut kept = Vec::new();
-        if segment.end == 0 {
-            return Ok(kept);
-        }
-        let file = open(disk, segment).await?;
-        let mut walk = BatchWalk::new(segment, 0);
-        while let Some((_, batch)) = walk.next(disk, &file).await? {
-            batch.verify_crc().map_err(|_| ReadError::Corrupt)?;
-            match cleaner
-                .clean(&batch, scratch)
-                .map_err(|_| ReadError::Corrupt)?
-            {
-                Cleaned::Kept => kept.extend_from_slice(batch.bytes()),
-                Cleaned::Replaced(bytes) => kept.extend_from_slice(&bytes),
-                Cleaned::Dropped => {}
+    ) -> Result<Replacement, ReadError> {
+        let (first, last) = (&group[0].1, &group[group.len() - 1].1);
+        let mut image = SegmentImage::empty(first.base, first.created_ms);
+        image.generation = self.generation;
+        let mut writer = SegmentWriter::create(
+            disk,
+            cleaned_paths(&self.dir, first.base, self.generation),
+            image,
+            self.index,
+        )
+        .await
+        .map_err(|_| ReadError::Io)?;
+        for (segment, _) in group {
+            if segment.end == 0 {
+                continue;
+            }
+            let file = open(disk, segment).await?;
+            let mut walk = BatchWalk::new(segment, 0);
+            while let Some((_, batch)) = walk.next(disk, &file).await? {
+                batch.verify_crc().map_err(|_| ReadError::Corrupt)?;
+                let cleaned = cleaner
+                    .clean(&batch, scratch)
+                    .map_err(|_| ReadError::Corrupt)?;
+                let kept = match &cleaned {
+                    Cleaned::Kept => batch.bytes(),
+                    Cleaned::Replaced(bytes) => bytes,
+                    Cleaned::Dropped => continue,
+                };
+                if writer.length_bytes() + kept.len() as u64 > SEGMENT_BYTES_MAX {
+                    return Err(ReadError::Corrupt);
+                }
+                writer.push(disk, kept).await.map_err(|_| ReadError::Io)?;
             }
         }
-        Ok(kept)
+        let mut added = writer.finish(disk).await.map_err(|_| ReadError::Io)?;
+        // The segment reaches as far as those it was made from, whatever is left in it.
+        added.offset_end = last.offset_end;
+        Ok(Replacement {
+            removed: group.iter().map(|(_, image)| image.base).collect(),
+            compacted_end: last.offset_end.min(map_end),
+            added,
+        })
     }
+}
 
-    async fn write_output<D: Disk>(
-        &self,
-        disk: &D,
-        mut output: Output,
-    ) -> Result<Replacement, ReadError> {
-        output.image.length_bytes = output.bytes.len() as u64;
-        output.image.synced_bytes = output.image.length_bytes;
-        let replacement = Replacement {
-            removed: output.removed,
-            added: output.image,
-        };
-        let target = self.dir.join(cleaned_name(&replacement));
-        let written = async {
-            write_plain(disk, &target, &output.bytes).await?;
-            disk.sync_dir(&self.dir).await
-        };
-        written.await.map_err(|_: io::Error| ReadError::Io)?;
-        Ok(replacement)
-    }
+/// Neighbours that become one segment: as many as have, before they are cleaned, no more than a
+/// segment's bytes together, and offsets that an index can hold. Kafka's rule: it needs no look ahead.
+fn group_by_size(
+    mut segments: &[(SegmentRef, SegmentImage)],
+    segment_bytes: u64,
+) -> impl Iterator<Item = &[(SegmentRef, SegmentImage)]> {
+    std::iter::from_fn(move || {
+        let (_, first) = segments.first()?;
+        let mut bytes = first.length_bytes;
+        let more = segments[1..].iter().take_while(|(_, image)| {
+            bytes += image.length_bytes;
+            bytes <= segment_bytes && image.offset_end.0 - first.base.0 <= RELATIVE_OFFSET_MAX
+        });
+        let (group, rest) = segments.split_at(1 + more.count());
+        segments = rest;
+        Some(group)
+    })
 }
 
 async fn open<D: Disk>(disk: &D, segment: &SegmentRef) -> Result<D::File, ReadError> {
@@ -202,19 +231,26 @@ async fn open<D: Disk>(disk: &D, segment: &SegmentRef) -> Result<D::File, ReadEr
         .map_err(|_| ReadError::Io)
 }
 
-/// The name of a compacted segment's file until it takes its place.
-pub(crate) fn cleaned_name(replacement: &Replacement) -> String {
-    let added = &replacement.added;
-    file_name(added.base, &format!("{:016x}.cleaned", added.generation))
+/// The names of a compacted segment's files until they take their place.
+pub(crate) fn cleaned_paths(dir: &Path, base: Offset, generation: u64) -> SegmentPaths {
+    let name = |of: &str| dir.join(file_name(base, &format!("{generation:016x}{of}{CLEANED}")));
+    SegmentPaths {
+        log: name(""),
+        offset_index: name(".index"),
+        time_index: name(".timeindex"),
+    }
 }
 
-/// Puts a compacted segment in place of the old ones; can be repeated after a crash at any point.
+/// Puts a compacted segment in place of the old ones; can be repeated after a crash at any point. The
+/// directory keeps the order of these steps, and none is durable without those before it or without
+/// the journal's entry that has them repeated: an index is never left with a log that is not its own.
 pub(crate) fn swap_work(dir: &Path, replacement: &Replacement) -> Vec<FileWork> {
     let base = replacement.added.base;
+    let cleaned = cleaned_paths(dir, base, replacement.added.generation);
     let mut work = vec![
-        FileWork::Remove(path(dir, base, "index")),
-        FileWork::Remove(path(dir, base, "timeindex")),
-        FileWork::Rename(dir.join(cleaned_name(replacement)), path(dir, base, "log")),
+        FileWork::Rename(cleaned.offset_index, path(dir, base, "index")),
+        FileWork::Rename(cleaned.time_index, path(dir, base, "timeindex")),
+        FileWork::Rename(cleaned.log, path(dir, base, "log")),
     ];
     for removed in replacement
         .removed
@@ -229,3 +265,6 @@ pub(crate) fn swap_work(dir: &Path, replacement: &Replacement) -> Vec<FileWork> 
     work.push(FileWork::SyncDir(dir.to_path_buf()));
     work
 }
+
+#[cfg(test)]
+mod tests;

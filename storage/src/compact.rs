@@ -54,7 +54,8 @@ impl OffsetMap {
     /// An empty map that grows to at most `memory_bytes`. `seed` should be random, and differ from
     /// round to round.
     pub fn new(memory_bytes: usize, seed: u64) -> OffsetMap {
-        let slots_max = (memory_bytes / SLOT_BYTES).max(SLOTS_MIN);
+        // While it grows to its full size, the half of it is there too.
+        let slots_max = (memory_bytes / 3 * 2 / SLOT_BYTES).max(SLOTS_MIN);
         // A power of two, so that a hash finds its slot by a mask.
         let slots_max = 1 << slots_max.ilog2();
         OffsetMap {
@@ -105,6 +106,11 @@ impl OffsetMap {
         }
         self.offset_end = self.offset_end.max(header.offset_end());
         Ok(Mapped::Whole)
+    }
+
+    /// There is nothing more below `offset`: the round ends there at least.
+    pub fn reach(&mut self, offset: Offset) {
+        self.offset_end = self.offset_end.max(offset);
     }
 
     /// False if the key is new and the map is full.
@@ -187,6 +193,7 @@ pub struct CleanerCounters {
 #[derive(Debug)]
 pub struct Cleaner {
     map: OffsetMap,
+    round_end: Offset,
     now_ms: i64,
     delete_retention_ms: i64,
     output_bytes_max: u64,
@@ -196,11 +203,13 @@ pub struct Cleaner {
 }
 
 impl Cleaner {
-    /// Prepares to filter what `map` was built from. `producers` as of the log's end: the batch with a
-    /// live producer's last sequence stays, empty if need be. Tombstones go once `delete_retention_ms`
+    /// Prepares to filter what `map` was built from, as far as it took it, and what follows up to
+    /// `round_end`: the batch that ends there stays, empty if need be. So does the batch with a live
+    /// producer's last sequence; `producers` as of the log's end. Tombstones go once `delete_retention_ms`
     /// (delete.retention.ms) have passed since a round first saw them, by the wall clock `now_ms`.
     pub fn new(
         map: OffsetMap,
+        round_end: Offset,
         producers: &ProducerStates,
         now_ms: i64,
         delete_retention_ms: i64,
@@ -213,17 +222,13 @@ impl Cleaner {
         let counters = CleanerCounters::default();
         Cleaner {
             map,
+            round_end,
             now_ms,
             delete_retention_ms,
             output_bytes_max,
             last_offsets,
             counters,
         }
-    }
-
-    /// Where this round ends (exclusive).
-    pub fn offset_end(&self) -> Offset {
-        self.map.offset_end()
     }
 
     /// What has been done so far.
@@ -329,7 +334,7 @@ impl Cleaner {
     /// An empty batch stays where it alone says how far the log goes or what a producer sent last.
     fn clean_empty(&self, batch: &BatchView<'_>) -> Cleaned {
         let header = batch.header();
-        let ends_round = header.offset_end() == self.map.offset_end();
+        let ends_round = header.offset_end() == self.round_end;
         let is_producers_last = header.has_producer_id()
             && self.last_offsets.get(&header.producer_id()) == Some(&header.offset_last());
         if !ends_round && !is_producers_last {

@@ -78,6 +78,8 @@ pub struct SegmentIndex {
     times: Vec<TimeEntry>,
     /// Since the last entry; the first batches of a segment get none before an interval has passed.
     bytes_since_entry: u64,
+    /// Entries are at least so far apart; above 0 once the index was thinned.
+    interval_bytes_min: u64,
     max_timestamp: i64,
     max_timestamp_offset: Offset,
 }
@@ -90,6 +92,7 @@ impl SegmentIndex {
             offsets: Vec::new(),
             times: Vec::new(),
             bytes_since_entry: 0,
+            interval_bytes_min: 0,
             max_timestamp: NO_TIMESTAMP,
             max_timestamp_offset: base_offset,
         }
@@ -138,7 +141,7 @@ impl SegmentIndex {
             self.max_timestamp = batch.max_timestamp();
             self.max_timestamp_offset = offset_last;
         }
-        if self.bytes_since_entry > interval_bytes {
+        if self.bytes_since_entry > interval_bytes.max(self.interval_bytes_min) {
             let relative = self
                 .relative(offset_last)
                 .expect("the segment was rolled before");
@@ -157,6 +160,33 @@ impl SegmentIndex {
             self.bytes_since_entry = 0;
         }
         self.bytes_since_entry += batch.batch_length() as u64 + 12;
+    }
+
+    /// Lets go of every second entry of each index, and lets the next ones come as far apart: a lookup
+    /// reads more, and finds the same.
+    pub fn thin(&mut self) {
+        fn halve<T: Copy>(entries: &mut Vec<T>) {
+            *entries = entries.iter().skip(1).step_by(2).copied().collect();
+        }
+        halve(&mut self.offsets);
+        halve(&mut self.times);
+        if let Some(last) = self.offsets.last() {
+            self.interval_bytes_min = last.position() as u64 / self.offsets.len() as u64;
+        }
+    }
+
+    /// Adds what `later` knows of the batches behind those of this index, which is of the same segment.
+    pub fn extend(&mut self, later: &SegmentIndex) {
+        assert_eq!(self.base_offset, later.base_offset, "another segment");
+        self.offsets.extend_from_slice(&later.offsets);
+        let known = self.max_timestamp;
+        let rising = later.times.iter().filter(|time| time.timestamp() > known);
+        self.times.extend(rising);
+        if later.max_timestamp > self.max_timestamp {
+            self.max_timestamp = later.max_timestamp;
+            self.max_timestamp_offset = later.max_timestamp_offset;
+        }
+        self.bytes_since_entry = later.bytes_since_entry;
     }
 
     /// Adds the last time entry of a segment that is closed, so that its largest timestamp can be
@@ -186,24 +216,37 @@ impl SegmentIndex {
 
     /// Where to start scanning for `offset`, in bytes: at or before the batch that holds it.
     pub fn position_for_offset(&self, offset: Offset) -> u64 {
+        self.entry_for_offset(offset)
+            .map_or(0, |(_, position)| position)
+    }
+
+    /// The entry to start scanning for `offset` from: the last offset of a batch, and where that batch
+    /// begins, in bytes. None: from the segment's start.
+    pub fn entry_for_offset(&self, offset: Offset) -> Option<(Offset, u64)> {
         let relative = offset.0.saturating_sub(self.base_offset.0);
         let above = self
             .offsets
             .partition_point(|entry| i64::from(entry.relative_offset()) <= relative);
-        above
-            .checked_sub(1)
-            .map_or(0, |floor| self.offsets[floor].position() as u64)
+        let entry = self.offsets[above.checked_sub(1)?];
+        let offset_last = Offset(self.base_offset.0 + i64::from(entry.relative_offset()));
+        Some((offset_last, entry.position() as u64))
     }
 
     /// Where to start scanning for the first record whose timestamp is at least `timestamp`, in bytes.
     pub fn position_for_timestamp(&self, timestamp: i64) -> u64 {
+        self.entry_for_timestamp(timestamp)
+            .map_or(0, |(_, position)| position)
+    }
+
+    /// As [`SegmentIndex::entry_for_offset`], for the first record whose timestamp is at least
+    /// `timestamp`.
+    pub fn entry_for_timestamp(&self, timestamp: i64) -> Option<(Offset, u64)> {
         let above = self
             .times
             .partition_point(|entry| entry.timestamp() <= timestamp);
-        above.checked_sub(1).map_or(0, |floor| {
-            let relative = i64::from(self.times[floor].relative_offset());
-            self.position_for_offset(Offset(self.base_offset.0 + relative))
-        })
+        let floor = self.times[above.checked_sub(1)?];
+        let relative = i64::from(floor.relative_offset());
+        self.entry_for_offset(Offset(self.base_offset.0 + relative))
     }
 
     /// Cuts both indexes to what lies below `offset_end` and `length_bytes`. What they still need to be
@@ -284,6 +327,7 @@ impl SegmentIndex {
             offsets: offsets.to_vec(),
             times: times.to_vec(),
             bytes_since_entry: 0,
+            interval_bytes_min: 0,
             max_timestamp,
             max_timestamp_offset,
         })

@@ -1,4 +1,4 @@
-//! Cold reads and lookups: finding a batch by index or by walking, reading whole aligned windows, and
+//! Cold reads and lookups: finding a batch by its index, reading whole aligned windows, and
 //! verifying every checksum before a batch is given out. Tasks on the core of their store; they know
 //! no memory of the store but what they were given.
 
@@ -11,10 +11,11 @@ use ring::buf::{AlignedBuf, Shared};
 use crate::batch::{BatchError, BatchHeader, BatchView, HEADER_BYTES, LENGTH_OVERHEAD_BYTES};
 use crate::disk::{Disk, OpenMode};
 use crate::index::SegmentIndex;
+use crate::index_task::{Sought, find_start};
 use crate::records::RecordsScratch;
 use crate::segment::{BLOCK, block_floor, path};
+use crate::segment_writer::IndexBounds;
 use crate::store::{Found, LogId, LookupKind, ReadError};
-use crate::tasks::read_file;
 use crate::types::Offset;
 use crate::walk::output_bytes_max;
 
@@ -39,7 +40,7 @@ pub(crate) struct SegmentRef {
     pub max_timestamp_ms: i64,
     /// Whether index files are there.
     pub finished: bool,
-    pub index_interval_bytes: u64,
+    pub index: IndexBounds,
     /// Bytes that replace what the file holds at a position: a tail block may just be rewritten.
     pub overlay: Option<(u64, Rc<Vec<u8>>)>,
 }
@@ -80,6 +81,16 @@ pub(crate) struct ReadData {
     pub position_next: u64,
 }
 
+/// Opens a segment's file for reading.
+pub(crate) async fn open_segment<D: Disk>(
+    disk: &D,
+    segment: &SegmentRef,
+) -> Result<D::File, ReadError> {
+    disk.open(&path(&segment.dir, segment.base, "log"), OpenMode::Read)
+        .await
+        .map_err(|error| disk_error(&error))
+}
+
 /// Maps an error of the disk.
 fn disk_error(error: &io::Error) -> ReadError {
     if error.kind() == io::ErrorKind::NotFound {
@@ -98,7 +109,7 @@ enum At<'a> {
 }
 
 /// A window of a segment's file.
-struct Window {
+pub(crate) struct Window {
     buf: AlignedBuf,
     position: u64,
     /// Bytes of it that may be looked at.
@@ -108,7 +119,7 @@ struct Window {
 }
 
 impl Window {
-    async fn read<D: Disk>(
+    pub(crate) async fn read<D: Disk>(
         disk: &D,
         file: &D::File,
         segment: &SegmentRef,
@@ -138,9 +149,14 @@ impl Window {
         })
     }
 
-    fn at(&self, position: u64, segment: &SegmentRef, offset_min: Offset) -> At<'_> {
+    /// What it holds from a position of the file on.
+    pub(crate) fn bytes_at(&self, position: u64) -> &[u8] {
         let start = (position - self.position) as usize;
-        let bytes = &self.buf[start.min(self.len)..self.len];
+        &self.buf[start.min(self.len)..self.len]
+    }
+
+    fn at(&self, position: u64, segment: &SegmentRef, offset_min: Offset) -> At<'_> {
+        let bytes = self.bytes_at(position);
         let left = segment.end - position;
         match BatchView::first(bytes) {
             Ok((view, _)) => {
@@ -190,16 +206,10 @@ impl ReadJob {
         built: &mut Option<SegmentIndex>,
     ) -> Result<ReadData, ReadError> {
         let segment = &self.segment;
-        let file = disk
-            .open(&path(&segment.dir, segment.base, "log"), OpenMode::Read)
-            .await
-            .map_err(|error| disk_error(&error))?;
+        let file = open_segment(disk, segment).await?;
         let mut position = match self.position {
             Some(position) => position,
-            None => {
-                let index = load_index(disk, &file, segment, built).await?;
-                index.position_for_offset(self.from)
-            }
+            None => find_start(disk, &file, segment, Sought::Offset(self.from), built).await?,
         };
         let mut wanted = self.bytes_max.clamp(WINDOW_BYTES, WINDOW_BYTES_MAX);
         let mut offset_min = segment.base;
@@ -277,49 +287,6 @@ fn give_out(
     }
 }
 
-/// The indexes of a segment: from their files, or built by walking it.
-async fn load_index<D: Disk>(
-    disk: &D,
-    file: &D::File,
-    segment: &SegmentRef,
-    built: &mut Option<SegmentIndex>,
-) -> Result<SegmentIndex, ReadError> {
-    if segment.finished {
-        let limit = 1 << 30;
-        let offsets = read_file(disk, &path(&segment.dir, segment.base, "index"), limit).await;
-        let times = read_file(disk, &path(&segment.dir, segment.base, "timeindex"), limit).await;
-        if let (Ok(offsets), Ok(times)) = (offsets, times)
-            && let Ok(index) = SegmentIndex::decode(
-                segment.base,
-                &offsets,
-                &times,
-                segment.length_bytes,
-                segment.offset_end,
-            )
-        {
-            return Ok(index);
-        }
-    }
-    // Kept in memory by the store, not written: this task does not know whether the segment still has
-    // the contents that it walked.
-    let index = walk_index(disk, file, segment).await?;
-    *built = Some(index.clone());
-    Ok(index)
-}
-
-async fn walk_index<D: Disk>(
-    disk: &D,
-    file: &D::File,
-    segment: &SegmentRef,
-) -> Result<SegmentIndex, ReadError> {
-    let mut index = SegmentIndex::new(segment.base);
-    let mut walk = BatchWalk::new(segment, 0);
-    while let Some((position, view)) = walk.next(disk, file).await? {
-        index.on_batch(view.header(), position, segment.index_interval_bytes);
-    }
-    Ok(index)
-}
-
 /// Goes through the batches of a segment, window by window.
 pub(crate) struct BatchWalk<'s> {
     segment: &'s SegmentRef,
@@ -386,6 +353,16 @@ pub(crate) struct LookupJob {
     pub log_start: Offset,
     pub up_to: Offset,
     pub parts: Vec<LookupPart>,
+}
+
+/// What a lookup found, and the indexes that it had to build.
+#[derive(Debug)]
+pub(crate) struct LookupOutcome {
+    pub ticket: u64,
+    pub log: LogId,
+    pub result: Result<Option<Found>, ReadError>,
+    /// By base offset and generation of their segments.
+    pub built: Vec<(Offset, u64, SegmentIndex)>,
 }
 
 #[derive(Debug)]
@@ -470,7 +447,22 @@ impl Search {
 }
 
 impl LookupJob {
-    pub(crate) async fn run<D: Disk>(self, disk: &D) -> Result<Option<Found>, ReadError> {
+    pub(crate) async fn run<D: Disk>(self, disk: &D) -> LookupOutcome {
+        let mut built = Vec::new();
+        let result = self.search(disk, &mut built).await;
+        LookupOutcome {
+            ticket: self.ticket,
+            log: self.log,
+            result,
+            built,
+        }
+    }
+
+    async fn search<D: Disk>(
+        &self,
+        disk: &D,
+        built: &mut Vec<(Offset, u64, SegmentIndex)>,
+    ) -> Result<Option<Found>, ReadError> {
         let mut search = Search::new(self.kind, self.log_start, self.up_to);
         for part in &self.parts {
             match part {
@@ -478,7 +470,7 @@ impl LookupJob {
                     if segment.end == 0 || !search.wants(segment.max_timestamp_ms) {
                         continue;
                     }
-                    if look_through(disk, segment, &mut search).await? {
+                    if look_through(disk, segment, &mut search, built).await? {
                         return Ok(search.found());
                     }
                 }
@@ -500,22 +492,20 @@ async fn look_through<D: Disk>(
     disk: &D,
     segment: &SegmentRef,
     search: &mut Search,
+    built: &mut Vec<(Offset, u64, SegmentIndex)>,
 ) -> Result<bool, ReadError> {
-    let file = disk
-        .open(&path(&segment.dir, segment.base, "log"), OpenMode::Read)
-        .await
-        .map_err(|error| disk_error(&error))?;
-    let start = match search.kind {
-        LookupKind::ByTimestamp(at_least) if segment.finished => {
-            load_index(disk, &file, segment, &mut None)
-                .await?
-                .position_for_timestamp(at_least.saturating_sub(1))
-        }
-        LookupKind::MaxTimestamp if segment.finished => load_index(disk, &file, segment, &mut None)
-            .await?
-            .position_for_timestamp(segment.max_timestamp_ms.saturating_sub(1)),
-        _ => 0,
-    };
+    let file = open_segment(disk, segment).await?;
+    let mut start = 0;
+    if segment.finished {
+        let timestamp_ms = match search.kind {
+            LookupKind::ByTimestamp(at_least) => at_least,
+            LookupKind::MaxTimestamp => segment.max_timestamp_ms,
+        };
+        let mut index = None;
+        let sought = Sought::Timestamp(timestamp_ms);
+        start = find_start(disk, &file, segment, sought, &mut index).await?;
+        built.extend(index.map(|index| (segment.base, segment.generation, index)));
+    }
     let mut walk = BatchWalk::new(segment, start);
     while let Some((_, view)) = walk.next(disk, &file).await? {
         if search.look(&view)? {

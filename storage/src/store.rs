@@ -37,6 +37,7 @@ mod cache;
 mod checkpoints;
 mod cleaner;
 mod durable;
+mod indexes;
 mod maintain;
 pub(crate) mod partition;
 mod reads;
@@ -138,6 +139,7 @@ pub struct Store {
     waits_for_room: bool,
     write_back: write_back::Queue,
     reads: Reads,
+    indexes: indexes::Indexes,
     ready: bool,
     shutting_down: bool,
     settled: bool,
@@ -213,6 +215,18 @@ impl Store {
         }
     }
 
+    /// How often the cleaner looks for work when there was none (`log.cleaner.backoff.ms`), and how many
+    /// bytes its map of keys may take.
+    pub fn set_cleaner(&mut self, backoff_ms: u64, map_bytes: usize) {
+        self.config.cleaner_backoff_ms = backoff_ms;
+        self.config.cleaner_memory_bytes = map_bytes;
+    }
+
+    /// How long a producer's sequence is remembered (`producer.id.expiration.ms`), in milliseconds.
+    pub fn set_producer_expiration(&mut self, expiration_ms: i64) {
+        self.config.producer_expiration_ms = expiration_ms;
+    }
+
     /// The log of a partition, if this core has it.
     pub fn find(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<LogId> {
         self.by_key.get(&(topic_id, partition)).copied()
@@ -263,11 +277,17 @@ impl Store {
         Some(&self.log(log)?.epochs)
     }
 
-    /// The largest epoch at or below `epoch` and where it ended, for OffsetForLeaderEpoch; `None` if
-    /// the log knows none.
-    pub fn epoch_end(&self, log: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+    /// The largest epoch at or below `epoch` and where it ended, for OffsetForLeaderEpoch, while the
+    /// leader's epoch is `current`; `None` above that.
+    pub fn epoch_end(
+        &self,
+        log: LogId,
+        epoch: LeaderEpoch,
+        current: LeaderEpoch,
+    ) -> Option<(LeaderEpoch, Offset)> {
         let partition = self.log(log)?;
-        partition.epochs.end_offset_for(epoch, partition.log_end)
+        let epochs = &partition.epochs;
+        epochs.end_offset_for(epoch, current, partition.log_end)
     }
 
     /// How a batch's producer sequence stands to what the log has taken.

@@ -8,9 +8,10 @@ use std::rc::Rc;
 use ring::buf::{AlignedBuf, BLOCK_BYTES, Shared};
 
 use crate::disk::{Disk, OpenMode};
-use crate::read_task::{LookupJob, ReadJob, ReadOutcome};
+use crate::index_task::{IndexJob, IndexOutcome};
+use crate::read_task::{LookupJob, LookupOutcome, ReadJob, ReadOutcome};
 use crate::segment::BLOCK;
-use crate::store::{Found, LogId, ReadError};
+use crate::store::LogId;
 use crate::types::Offset;
 
 /// Zeros are written in pieces of this size.
@@ -52,7 +53,7 @@ pub(crate) struct WriteBack {
 #[derive(Debug)]
 pub(crate) struct Finish {
     pub length_bytes: u64,
-    /// Contents of `.index` and `.timeindex`, unless they are to be rebuilt later.
+    /// Contents of `.index` and `.timeindex`, unless an [`IndexJob`] writes them.
     pub indexes: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -116,6 +117,7 @@ pub(crate) enum Job {
         grow: bool,
     },
     Compact(Box<crate::clean_task::CleanJob>),
+    Index(Box<IndexJob>),
     /// Sets space aside in a segment, from `position` to `to`.
     Allocate {
         log: LogId,
@@ -171,11 +173,8 @@ pub(crate) enum Outcome {
         result: io::Result<Vec<u8>>,
     },
     Read(ReadOutcome),
-    Lookup {
-        ticket: u64,
-        log: LogId,
-        result: Result<Option<Found>, ReadError>,
-    },
+    Lookup(LookupOutcome),
+    Index(IndexOutcome),
     Files {
         dir: usize,
         why: FilesWhy,
@@ -258,11 +257,8 @@ impl StoreTask {
                 result: load_head(&disk, &path, position, length_bytes).await,
             },
             Job::Read(job) => Outcome::Read(job.run(&disk).await),
-            Job::Lookup(job) => Outcome::Lookup {
-                ticket: job.ticket,
-                log: job.log,
-                result: job.run(&disk).await,
-            },
+            Job::Lookup(job) => Outcome::Lookup(job.run(&disk).await),
+            Job::Index(job) => Outcome::Index(job.run(&disk).await),
             Job::Files { dir, why, work } => Outcome::Files {
                 dir,
                 why,
@@ -477,8 +473,8 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes both index files of a segment. Indexes can be rebuilt, so their names need no flush here.
-async fn write_indexes<D: Disk>(
+/// Puts both index files of a finished segment in place, each whole or not at all.
+pub(crate) async fn write_indexes<D: Disk>(
     disk: &D,
     dir: &Path,
     base: Offset,

@@ -83,6 +83,8 @@ pub struct BrokerConfig {
     pub retention_check_interval_ms: i64,
     /// `log.cleaner.backoff.ms`.
     pub cleaner_backoff_ms: i64,
+    /// `log.cleaner.dedupe.buffer.size`, in bytes, for all cores together.
+    pub cleaner_dedupe_bytes: i64,
     /// What a topic has that sets nothing of its own.
     pub topic_defaults: TopicConfig,
 }
@@ -254,6 +256,7 @@ impl BrokerConfig {
             producer_id_expiration_ms: layers.i64("producer.id.expiration.ms"),
             retention_check_interval_ms: layers.i64("log.retention.check.interval.ms"),
             cleaner_backoff_ms: layers.i64("log.cleaner.backoff.ms"),
+            cleaner_dedupe_bytes: layers.i64("log.cleaner.dedupe.buffer.size"),
             topic_defaults: TopicConfig::of_broker(|key| layers.value(key)),
             statics: ConfigMap::new(),
             dynamic_defaults: ConfigMap::new(),
@@ -299,6 +302,7 @@ impl BrokerConfig {
             connections_per_ip_overrides: per_ip_overrides,
             producer_id_expiration_ms: layers.i64("producer.id.expiration.ms"),
             cleaner_backoff_ms: layers.i64("log.cleaner.backoff.ms"),
+            cleaner_dedupe_bytes: layers.i64("log.cleaner.dedupe.buffer.size"),
             topic_defaults: TopicConfig::of_broker(|key| layers.value(key)),
             dynamic_defaults: dynamic_defaults.clone(),
             dynamic_own: dynamic_own.clone(),

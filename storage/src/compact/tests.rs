@@ -36,7 +36,9 @@ fn map_of(log: &[u8], memory_bytes: usize) -> OffsetMap {
 }
 
 fn clean_with(log: &[u8], map: OffsetMap, producers: &ProducerStates, now_ms: i64) -> Vec<u8> {
-    let mut cleaner = Cleaner::new(map, producers, now_ms, DAY_MS, LIMIT);
+    let last = split(log).last().expect("a batch").expect("whole");
+    let round_end = last.header().offset_end();
+    let mut cleaner = Cleaner::new(map, round_end, producers, now_ms, DAY_MS, LIMIT);
     let mut scratch = RecordsScratch::new();
     let mut out = Vec::new();
     for batch in split(log) {

@@ -267,7 +267,7 @@ pub(crate) fn apply_replacement(record: &mut PartitionRecord, replacement: &Repl
         .segments
         .retain(|segment| !replacement.removed.contains(&segment.base));
     record.segments.insert(at, replacement.added.clone());
-    record.compacted_end = record.compacted_end.max(replacement.added.offset_end);
+    record.compacted_end = record.compacted_end.max(replacement.compacted_end);
 }
 
 fn read_reference<'a>(entry: &Entry, payload: &'a [u8]) -> Result<Reference<'a>, String> {

@@ -446,6 +446,9 @@ pub struct StoreCounters {
     pub segments_deleted: u64,
     /// Compactions finished.
     pub compactions: u64,
+    /// Times that index files of a closed segment were built from the segment itself: begun before
+    /// this start, or missing.
+    pub indexes_rebuilt: u64,
 }
 
 /// What a store holds at the moment.

@@ -4,7 +4,7 @@
 use std::io;
 
 use crate::checkpoint::{Out, put_replacement};
-use crate::clean_task::{CleanJob, CleanOutcome, cleaned_name, swap_work};
+use crate::clean_task::{CleanJob, CleanOutcome, cleaned_paths, swap_work};
 use crate::journal::EntryKind;
 use crate::segment::Segment;
 use crate::tasks::{FileWork, FilesWhy, Job};
@@ -13,6 +13,7 @@ use crate::types::Now;
 use super::Store;
 use super::api::LogId;
 use super::partition::{LogState, PartitionLog};
+use super::reads::index_bounds;
 
 /// Closed segments of a log, as far as they may be compacted now: how many, and how many of their
 /// bytes are dirty and clean.
@@ -80,7 +81,7 @@ impl Store {
                 continue;
             }
             let ratio = dirty as f64 / (dirty + clean) as f64;
-            let due = forced || ratio >= partition.config.min_cleanable_dirty_ratio;
+            let due = forced || ratio > partition.config.min_cleanable_dirty_ratio;
             if due && best.is_none_or(|(most, ..)| ratio > most) {
                 best = Some((ratio, log, count));
             }
@@ -89,10 +90,16 @@ impl Store {
             self.close_active(now, log);
         }
         let Some((_, log, count)) = best else {
-            self.due.cleaner_us = now.monotonic_us + self.config.cleaner_backoff_ms * 1_000;
+            self.due.cleaner_us = self.cleaner_due_us(now);
             return;
         };
         self.start_cleaning(now, log, count);
+    }
+
+    /// When to look again, in monotonic microseconds.
+    fn cleaner_due_us(&self, now: Now) -> u64 {
+        let backoff_us = self.config.cleaner_backoff_ms.saturating_mul(1_000);
+        now.monotonic_us.saturating_add(backoff_us)
     }
 
     fn start_cleaning(&mut self, now: Now, log: LogId, count: usize) {
@@ -117,6 +124,7 @@ impl Store {
             segments: refs.into_iter().zip(images).collect(),
             dirty_from: partition.compacted_end.max(partition.log_start),
             segment_bytes: partition.config.segment_bytes,
+            index: index_bounds(&partition.config),
             memory_bytes,
             delete_retention_ms: partition.config.delete_retention_ms,
             now_ms: now.wall_ms,
@@ -142,7 +150,7 @@ impl Store {
             Ok(done) => done,
             Err(error) => {
                 tracing::warn!(partition = %partition.key.dir_name(), %error, "compaction gave up");
-                self.due.cleaner_us = now.monotonic_us + self.config.cleaner_backoff_ms * 1_000;
+                self.due.cleaner_us = self.cleaner_due_us(now);
                 return;
             }
         };
@@ -152,7 +160,7 @@ impl Store {
         }
         if replacements.is_empty() {
             partition.compacted_end = partition.compacted_end.max(compacted_end);
-            self.due.cleaner_us = now.monotonic_us + self.config.cleaner_backoff_ms * 1_000;
+            self.due.cleaner_us = self.cleaner_due_us(now);
             return;
         }
         let current = replacements.iter().all(|replacement| {
@@ -165,7 +173,9 @@ impl Store {
             // Retention was quicker: the new files go.
             let work = replacements
                 .iter()
-                .map(|replacement| FileWork::Remove(path.join(cleaned_name(replacement))))
+                .map(|replacement| &replacement.added)
+                .flat_map(|added| cleaned_paths(&path, added.base, added.generation).into_all())
+                .map(FileWork::Remove)
                 .collect();
             self.spawn(Job::Files {
                 dir,
@@ -192,14 +202,14 @@ impl Store {
         self.try_swap(log);
     }
 
-    /// Renames, unless the log's files are being written: then after that.
+    /// Renames, unless the log's files (or index files) are being written: then after that.
     pub(super) fn try_swap(&mut self, log: LogId) {
         let Some(partition) = self.log_mut(log) else {
             return;
         };
         let ready = !partition.replacements.is_empty()
             && partition.swaps_durable == partition.replacements.len();
-        if !ready || partition.busy {
+        if !ready || partition.busy || partition.indexing {
             return;
         }
         partition.busy = true;
@@ -244,7 +254,7 @@ impl Store {
                 .segments
                 .retain(|segment| !replacement.removed.contains(&segment.base()));
             removed += replacement.removed.len() as u64;
-            partition.compacted_end = partition.compacted_end.max(replacement.added.offset_end);
+            partition.compacted_end = partition.compacted_end.max(replacement.compacted_end);
             partition
                 .segments
                 .insert(at, Segment::from_image(replacement.added));

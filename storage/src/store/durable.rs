@@ -10,6 +10,7 @@ use crate::types::{Now, Offset};
 use super::api::{LogId, Notice, ReadError};
 use super::partition::{LogState, Recent};
 use super::straight::SealedStraight;
+use super::write_back::WaitingRename;
 use super::{Deletion, Dir, Store};
 
 /// After how long what nobody else asks for is flushed, in microseconds.
@@ -334,9 +335,17 @@ impl Store {
             FileWork::RenameDir(from, to, partition.key.topic_id),
             FileWork::SyncDir(state.path.clone()),
         ];
-        // A write-back that is under way holds the directory by name: it must end first.
-        if partition.busy || partition.compacting || partition.allocating {
-            self.write_back.renames.push((log, dir, name, work));
+        // What is under way holds the directory by name: it must end first.
+        let tasks = partition.tasks_on_files();
+        if tasks > 0 {
+            let waiting = WaitingRename {
+                log,
+                tasks,
+                dir,
+                name,
+                work,
+            };
+            self.write_back.renames.push(waiting);
         } else {
             self.spawn_rename(dir, name, work);
         }

@@ -44,6 +44,7 @@ impl Store {
                 self.apply_retention(now);
             }
             self.poll_cleaner(now);
+            self.poll_indexes();
         }
         self.run_write_back(now);
         self.check_settled();
@@ -95,11 +96,8 @@ impl Store {
             }
             Outcome::LoadHead { log, base, result } => self.on_head_loaded(log, base, result),
             Outcome::Read(outcome) => self.on_read(outcome),
-            Outcome::Lookup {
-                ticket,
-                log,
-                result,
-            } => self.on_lookup(ticket, log, result),
+            Outcome::Lookup(outcome) => self.on_lookup(outcome),
+            Outcome::Index(outcome) => self.on_indexed(now, outcome),
             Outcome::Files { dir, why, result } => self.on_files(now, dir, why, result),
             Outcome::Reserve {
                 dir,
@@ -115,6 +113,7 @@ impl Store {
                 result,
             } => self.on_allocated(now, log, base, to, result),
         }
+        self.poll_indexes();
         self.run_write_back(now);
         self.check_settled();
     }
@@ -303,8 +302,7 @@ impl Store {
         else {
             return;
         };
-        let in_use = partition.busy || partition.compacting || partition.allocating;
-        if in_use || !partition.replacements.is_empty() {
+        if partition.tasks_on_files() > 0 || !partition.replacements.is_empty() {
             return;
         }
         let mut work = Vec::new();

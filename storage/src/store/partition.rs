@@ -61,6 +61,9 @@ pub struct Replacement {
     pub removed: Vec<Offset>,
     /// The segment that comes; its file is `<base>.<generation>.cleaned` until it is renamed.
     pub added: SegmentImage,
+    /// Below this offset the log is compacted with it: not all of `added`, where the map of keys was
+    /// too small.
+    pub compacted_end: Offset,
 }
 
 pub(crate) struct PartitionLog {
@@ -107,6 +110,8 @@ pub(crate) struct PartitionLog {
     /// Below this offset everything was compacted.
     pub compacted_end: Offset,
     pub compacting: bool,
+    /// Whether index files of one of its segments are being written.
+    pub indexing: bool,
     /// How much it brings in one write of the journal.
     pub gathering: Gathering,
     /// Whether that is so much that its batches should go straight to its segment.
@@ -160,6 +165,7 @@ impl PartitionLog {
             swapping: false,
             compacted_end: Offset(0),
             compacting: false,
+            indexing: false,
             gathering: Gathering::default(),
             streams: false,
             straight: None,
@@ -179,6 +185,14 @@ impl PartitionLog {
         self.streams
             && self.active().unsynced_sequence.is_none()
             && self.unwritten_bytes() <= CARRY_BYTES_MAX
+    }
+
+    /// How many tasks work with its files by name: before they end, the directory keeps its name.
+    pub(crate) fn tasks_on_files(&self) -> usize {
+        [self.busy, self.compacting, self.allocating, self.indexing]
+            .into_iter()
+            .map(usize::from)
+            .sum()
     }
 
     /// The path of the active segment's file, the same value as long as it is written to.

@@ -8,19 +8,23 @@ use ring::buf::Shared;
 
 use crate::batch::BatchView;
 use crate::read_task::{
-    LookupJob, LookupPart, ReadBatch, ReadJob, ReadOutcome, Search, SegmentRef,
+    LookupJob, LookupOutcome, LookupPart, ReadBatch, ReadJob, ReadOutcome, Search, SegmentRef,
 };
+use crate::segment_writer::IndexBounds;
 use crate::tasks::Job;
 use crate::types::{Now, Offset};
 
 use super::Store;
-use super::api::{Found, LogId, Lookup, LookupKind, Notice, Read, ReadError};
+use super::api::{Found, LogConfig, LogId, Lookup, LookupKind, Notice, Read, ReadError};
 
 /// Memory for windows that may be asked for again, in bytes: a cache of their own, so that scans do
 /// not displace the newest data.
 const WINDOWS_BYTES_MAX: u64 = 8 << 20;
 /// How many places are remembered at which a reader will go on.
 const HINTS_MAX: usize = 512;
+
+/// An index is not thinned below this, in bytes, whatever the configuration says.
+const INDEX_BYTES_MIN: u64 = 4096;
 
 /// How often a lookup begins anew when files change under it, before it is taken for the disk's fault.
 const LOOKUPS_ANEW_MAX: u32 = 8;
@@ -234,7 +238,7 @@ impl Store {
             offset_end: image.offset_end,
             max_timestamp_ms: image.max_timestamp_ms,
             finished: image.finished,
-            index_interval_bytes: partition.config.index_interval_bytes,
+            index: index_bounds(&partition.config),
             overlay: segment
                 .head
                 .as_ref()
@@ -249,16 +253,19 @@ impl Store {
             .remove(&(outcome.log, outcome.from))
             .unwrap_or_default();
         let log = outcome.log;
-        let current = self.log_mut(log).and_then(|partition| {
+        if let Some(built) = outcome.index {
+            self.note_built_index(log, outcome.base, outcome.generation, built);
+        }
+        let current = self.log(log).and_then(|partition| {
             // While files are renamed nobody can say whose contents were read.
             if partition.swapping {
                 return None;
             }
             let index = partition.segment_at(outcome.base)?;
-            let segment = &mut partition.segments[index];
-            (segment.image.generation == outcome.generation).then_some((index, segment))
+            let segment = &partition.segments[index];
+            (segment.image.generation == outcome.generation).then_some(index)
         });
-        let Some((index, segment)) = current else {
+        let Some(index) = current else {
             // Compacted, deleted or expired meanwhile: whoever asks again sees what is there now.
             let gone = self.log(log).is_none();
             for waiter in waiters {
@@ -271,9 +278,6 @@ impl Store {
             }
             return;
         };
-        if let Some(built) = outcome.index {
-            segment.earlier = Some(built);
-        }
         let data = match outcome.result {
             Ok(data) => data,
             Err(error) => {
@@ -439,12 +443,16 @@ impl Store {
         Lookup::Disk(ticket)
     }
 
-    pub(super) fn on_lookup(
-        &mut self,
-        ticket: u64,
-        log: LogId,
-        result: Result<Option<Found>, ReadError>,
-    ) {
+    pub(super) fn on_lookup(&mut self, outcome: LookupOutcome) {
+        let LookupOutcome {
+            ticket,
+            log,
+            result,
+            built,
+        } = outcome;
+        for (base, generation, index) in built {
+            self.note_built_index(log, base, generation, index);
+        }
         let (kind, begun) = self
             .reads
             .lookups
@@ -468,6 +476,14 @@ impl Store {
         };
         self.notices
             .push_back(Notice::LookupDone { ticket, result });
+    }
+}
+
+/// How densely a log's segments are indexed.
+pub(super) fn index_bounds(config: &LogConfig) -> IndexBounds {
+    IndexBounds {
+        interval_bytes: config.index_interval_bytes,
+        bytes_max: config.segment_index_bytes.max(INDEX_BYTES_MIN) as usize,
     }
 }
 

@@ -75,6 +75,7 @@ impl Store {
             waits_for_room: false,
             write_back: Default::default(),
             reads: Default::default(),
+            indexes: Default::default(),
             ready: false,
             shutting_down: false,
             settled: false,

@@ -12,6 +12,8 @@ use crate::sim::Executor;
 use crate::sim_disk::{SimDisk, SimRng};
 use crate::types::CoreId;
 
+mod compaction;
+mod indexes;
 mod straight;
 
 /// One store over a disk, and whoever runs its tasks.
@@ -765,7 +767,7 @@ fn epochs_and_producers_come_back() {
     };
     assert_eq!(original.base_offset, Offset(0));
     assert_eq!(
-        bench.stores[0].epoch_end(log, LeaderEpoch(0)),
+        bench.stores[0].epoch_end(log, LeaderEpoch(0), LeaderEpoch(0)),
         Some((LeaderEpoch(0), Offset(1)))
     );
 }

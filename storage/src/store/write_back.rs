@@ -34,8 +34,17 @@ pub(super) struct Queue {
     running: usize,
     /// Logs whose write found no space.
     starved: Vec<LogId>,
-    /// Renames of deleted logs' directories that wait for a write to end.
-    pub renames: Vec<(LogId, usize, String, Vec<FileWork>)>,
+    pub renames: Vec<WaitingRename>,
+}
+
+/// The rename of a deleted log's directory, which waits for tasks that work with its files.
+pub(super) struct WaitingRename {
+    pub log: LogId,
+    /// How many of them have not ended.
+    pub tasks: usize,
+    pub dir: usize,
+    pub name: String,
+    pub work: Vec<FileWork>,
 }
 
 impl Queue {
@@ -308,15 +317,21 @@ impl Store {
         }
     }
 
-    /// Whether a log went away while its write ran; its directory is renamed then.
+    /// Whether a log went away while a task on its files ran, which has ended now; after the last one
+    /// its directory is renamed.
     pub(super) fn was_deleted(&mut self, log: LogId) -> bool {
         if self.log(log).is_some() {
             return false;
         }
         let waiting = &mut self.write_back.renames;
-        if let Some(at) = waiting.iter().position(|(waits, ..)| *waits == log) {
-            let (_, dir, name, work) = waiting.swap_remove(at);
-            self.spawn_rename(dir, name, work);
+        if let Some(at) = waiting.iter().position(|waiting| waiting.log == log) {
+            waiting[at].tasks -= 1;
+            if waiting[at].tasks == 0 {
+                let WaitingRename {
+                    dir, name, work, ..
+                } = waiting.swap_remove(at);
+                self.spawn_rename(dir, name, work);
+            }
         }
         true
     }
@@ -409,9 +424,15 @@ impl Store {
         if finished {
             segment.image.finished = true;
             segment.allocated = segment.image.length_bytes.next_multiple_of(BLOCK);
-            segment.index = None;
-            segment.earlier = None;
             segment.file = None;
+            segment.earlier = None;
+            if segment.index.is_some() && segment.index_from == 0 {
+                // Written with the rest.
+                segment.index = None;
+            } else {
+                self.indexes
+                    .want(log, base, segment.image.generation, false);
+            }
         }
         self.note_in_file(log, base, written);
     }

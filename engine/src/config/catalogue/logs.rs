@@ -15,8 +15,8 @@ pub static LOGS: &[KeySpec] = keys! {
     "Level for topics that compress with zstd.";
     "log.cleaner.backoff.ms": Long, "15000", AtLeast(0), Honoured, Dynamic;
     "Milliseconds between looks for a log that needs compaction.";
-    "log.cleaner.dedupe.buffer.size": Long, "134217728", Any, Accepted, Dynamic;
-    "Memory in bytes for finding duplicate keys in compaction; compaction here takes from the memory of its core.";
+    "log.cleaner.dedupe.buffer.size": Long, "134217728", Any, Honoured, Dynamic;
+    "Memory in bytes for finding duplicate keys in compaction, shared by the cores; at most an eighth of a core's memory.";
     "log.cleaner.delete.retention.ms": Long, "86400000", AtLeast(0), Honoured, Dynamic;
     "Milliseconds for which a compacted log keeps the tombstone of a deleted key.";
     "log.cleaner.enable": Boolean, "true", Any, Accepted, Static;
