@@ -304,3 +304,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncConsumer<S> {
         self.consumer.positions()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,6 +209,9 @@ fn a_failure_for_good_is_told_and_the_rest_counts_anew() {
     pair.advance(0);
     let asked = pair.requests();
     pair.answer_id(asked[0].0, 2000);
+    // What gathered meanwhile is closed at once, and goes behind what waits to be sent again.
+    pair.advance(0);
+    assert!(pair.requests().is_empty());
     let due_us = pair.producer.next_deadline_us().expect("a time to retry");
     pair.advance(due_us);
     let again: Vec<_> = pair.requests();
