@@ -37,7 +37,7 @@ struct Allocation {
 /// fresh memory of that size comes from the kernel, which clears it page by page at the first touch.
 const KEPT_BYTES_MIN: usize = 64 << 10;
 /// How much a thread keeps, in bytes.
-const KEPT_BYTES_MAX: usize = 8 << 20;
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// Memory of dropped buffers of this thread, for the next ones.
 #[derive(Default)]

@@ -1,13 +1,13 @@
 //! Files on the ring: opened, read, written, flushed, named and removed without blocking the core.
 //! Lives on one core; knows no journal and no segment.
 //!
-//! A write that must be durable carries RWF_DSYNC where the file system is known to obey it and the
-//! device to write through: one request, which completes when data and the metadata needed to find it
-//! are on the device. Elsewhere a flush follows the write, before the write counts as done. Short reads
-//! and writes are continued here, so that a completion always means the whole of it (or the end of the
-//! file, or an error).
+//! A write that must be durable carries RWF_DSYNC where the file system is known to obey it: one
+//! request, which completes when data and the metadata needed to find it are on the device. Elsewhere,
+//! and where that is the slower way, a flush follows the write, before the write counts as done. Short
+//! reads and writes are continued here, so that a completion always means the whole of it (or the end
+//! of the file, or an error).
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
@@ -19,6 +19,8 @@ use std::rc::Rc;
 use io_uring::{opcode, squeue, types};
 
 use crate::buf::{AlignedBuf, BLOCK_BYTES, Shared};
+use crate::clock;
+use crate::durable::{Way, Ways};
 use crate::helper::{Helper, Question};
 use crate::op::{Op, OpToken};
 use crate::ring::{Completion, Ring};
@@ -71,8 +73,19 @@ pub enum FileOutcome {
     Space(io::Result<SpaceBytes>),
 }
 
-/// Whether each device of which it was asked writes through.
-pub(crate) type Devices = Rc<RefCell<HashMap<u64, bool>>>;
+/// The devices of which it was asked, with the way of making writes durable on each.
+pub(crate) type Devices = Rc<RefCell<HashMap<u64, Durability>>>;
+
+/// How durable writes to a file are made.
+#[derive(Clone, Debug)]
+pub(crate) enum Durability {
+    /// With RWF_DSYNC: the device writes through.
+    Flagged,
+    /// With a flush: the file system is not known to obey the flag.
+    Flushed,
+    /// Whichever is quicker on the device.
+    Quicker(Rc<RefCell<Ways>>),
+}
 
 /// Descriptors whose last [`File`] was dropped; the ring closes them.
 pub(crate) type Dropped = Rc<RefCell<Vec<OwnedFd>>>;
@@ -87,8 +100,8 @@ pub struct File {
 #[derive(Debug)]
 struct FileInner {
     fd: Option<OwnedFd>,
-    /// Whether RWF_DSYNC is obeyed; asked of the file system at the first durable write.
-    obeys_dsync: Cell<Option<bool>>,
+    /// Asked of the file system and the device at the first durable write.
+    durability: OnceCell<Durability>,
     devices: Devices,
     dropped: Dropped,
 }
@@ -103,37 +116,49 @@ impl File {
 const OBEYING_DSYNC: [u64; 3] = [0xEF53, 0x5846_5342, 0x9123_683E];
 
 impl File {
-    /// Whether a write with RWF_DSYNC is durable when it completes, and completes without a kernel
-    /// worker. Where the device must be flushed, the kernel leaves that to a worker on the processor that
-    /// took the device's interrupt: behind a client that spins there, each write would wait for a tick of
-    /// the scheduler. A flush of its own runs beside the core instead.
-    fn obeys_dsync(&self) -> bool {
-        if let Some(known) = self.inner.obeys_dsync.get() {
-            return known;
-        }
-        // SAFETY: all of statfs is plain numbers, for which zero is a value.
-        let mut about: libc::statfs = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is open and `about` is writable for the call, which asks once a file.
-        let result = unsafe { libc::fstatfs(self.as_raw_fd(), &raw mut about) };
-        let obeys =
-            result == 0 && OBEYING_DSYNC.contains(&(about.f_type as u64)) && self.writes_through();
-        self.inner.obeys_dsync.set(Some(obeys));
-        obeys
+    fn durability(&self) -> &Durability {
+        self.inner.durability.get_or_init(|| {
+            // SAFETY: all of statfs is plain numbers, for which zero is a value.
+            let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+            // SAFETY: the descriptor is open and `about` is writable for the call.
+            let result = unsafe { libc::fstatfs(self.as_raw_fd(), &raw mut about) };
+            if result != 0 || !OBEYING_DSYNC.contains(&(about.f_type as u64)) {
+                return Durability::Flushed;
+            }
+            // SAFETY: all of stat is plain numbers, for which zero is a value.
+            let mut about: libc::stat = unsafe { std::mem::zeroed() };
+            // SAFETY: the descriptor is open and `about` is writable for the call.
+            if unsafe { libc::fstat(self.as_raw_fd(), &raw mut about) } != 0 {
+                return Durability::Flushed;
+            }
+            // Asked once a device: thousands of files may lie on it.
+            let mut devices = self.inner.devices.borrow_mut();
+            let device = devices.entry(about.st_dev).or_insert_with(|| {
+                if device_writes_through(about.st_dev) {
+                    Durability::Flagged
+                } else {
+                    Durability::Quicker(Rc::default())
+                }
+            });
+            device.clone()
+        })
     }
 
-    /// Whether the device has no volatile cache, or can write around it (FUA).
-    fn writes_through(&self) -> bool {
-        // SAFETY: all of stat is plain numbers, for which zero is a value.
-        let mut about: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is open and `about` is writable for the call.
-        if unsafe { libc::fstat(self.as_raw_fd(), &raw mut about) } != 0 {
-            return false;
+    fn choose_way(&self, now_us: u64, bytes: usize) -> Way {
+        match self.durability() {
+            Durability::Flagged => Way::Flagged,
+            Durability::Flushed => Way::Flushed,
+            Durability::Quicker(ways) => ways.borrow_mut().choose(now_us, bytes),
         }
-        // Asked once a device: thousands of files may lie on it.
-        let mut devices = self.inner.devices.borrow_mut();
-        *devices
-            .entry(about.st_dev)
-            .or_insert_with(|| device_writes_through(about.st_dev))
+    }
+
+    /// A durable write that was submitted at `started_us` is done.
+    fn note_duration(&self, way: Way, bytes: usize, started_us: u64) {
+        if let Durability::Quicker(ways) = self.durability() {
+            let now_us = clock::monotonic_us();
+            let took_us = now_us.saturating_sub(started_us);
+            ways.borrow_mut().on_done(now_us, way, bytes, took_us);
+        }
     }
 }
 
@@ -231,12 +256,16 @@ impl Ring {
     /// Writes all of `bytes` at `position`, and with `sync` makes them durable before it completes; the
     /// outcome is [`FileOutcome::Done`].
     pub fn write_at(&mut self, file: &File, position: u64, bytes: Shared, sync: bool) -> OpToken {
+        let durable = sync.then(|| {
+            let now_us = clock::monotonic_us();
+            (file.choose_way(now_us, bytes.len()), now_us)
+        });
         let token = self.ops.insert(Op::Write {
             file: file.clone(),
             position,
             bytes,
             done_bytes: 0,
-            sync,
+            durable,
         });
         self.push_transfer(token);
         token
@@ -262,16 +291,15 @@ impl Ring {
                 position,
                 bytes,
                 done_bytes,
-                sync,
+                durable,
             }) => {
                 let rest = &bytes[*done_bytes..];
                 let len = rest.len().min(1 << 30) as u32;
                 opcode::Write::new(file.fd(), rest.as_ptr(), len)
                     .offset(*position + *done_bytes as u64)
-                    .rw_flags(if *sync && file.obeys_dsync() {
-                        libc::RWF_DSYNC
-                    } else {
-                        0
+                    .rw_flags(match durable {
+                        Some((Way::Flagged, _)) => libc::RWF_DSYNC,
+                        Some((Way::Flushed, _)) | None => 0,
                     })
                     .build()
             }
@@ -444,7 +472,7 @@ impl Ring {
         File {
             inner: Rc::new(FileInner {
                 fd: Some(fd),
-                obeys_dsync: Cell::new(None),
+                durability: OnceCell::new(),
                 devices: Rc::clone(&self.devices),
                 dropped: Rc::clone(&self.dropped_files),
             }),
@@ -473,15 +501,18 @@ impl Ring {
                 file,
                 bytes,
                 done_bytes,
-                sync,
+                durable,
                 ..
             }) if result > 0 || is_again(result) => {
                 let before = *done_bytes;
                 *done_bytes += result.max(0) as usize;
-                if *done_bytes == bytes.len() && *sync && !file.obeys_dsync() {
+                if *done_bytes == bytes.len()
+                    && let Some((Way::Flushed, started_us)) = *durable
+                {
                     let flush = Op::Flush {
-                        _file: file.clone(),
+                        file: file.clone(),
                         written_bytes: bytes.len(),
+                        started_us,
                     };
                     let entry = opcode::Fsync::new(file.fd())
                         .flags(types::FsyncFlags::DATASYNC)
@@ -508,18 +539,30 @@ impl Ring {
                 buf, done_bytes, ..
             }) => FileOutcome::Read(outcome(result).map(|_| done_bytes), buf),
             Some(Op::Write {
-                bytes, done_bytes, ..
+                file,
+                bytes,
+                done_bytes,
+                durable,
+                ..
             }) => FileOutcome::Done(outcome(result).and_then(|_| {
                 if done_bytes == bytes.len() {
+                    if let Some((way, started_us)) = durable {
+                        file.note_duration(way, bytes.len(), started_us);
+                    }
                     Ok(done_bytes as u64)
                 } else {
                     // The kernel took nothing and named no reason.
                     Err(io::Error::from_raw_os_error(libc::EIO))
                 }
             })),
-            Some(Op::Flush { written_bytes, .. }) => {
-                FileOutcome::Done(outcome(result).map(|_| written_bytes as u64))
-            }
+            Some(Op::Flush {
+                file,
+                written_bytes,
+                started_us,
+            }) => FileOutcome::Done(outcome(result).map(|_| {
+                file.note_duration(Way::Flushed, written_bytes, started_us);
+                written_bytes as u64
+            })),
             Some(Op::Open { .. }) => {
                 FileOutcome::Opened(outcome(result).map(|_| self.adopt_file(result)))
             }

@@ -3,6 +3,7 @@
 
 pub mod buf;
 pub mod clock;
+mod durable;
 pub mod file;
 mod helper;
 pub mod listener;

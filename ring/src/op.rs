@@ -10,6 +10,7 @@ use std::ffi::CString;
 use io_uring::types::Timespec;
 
 use crate::buf::{AlignedBuf, Chunk, Shared};
+use crate::durable::Way;
 use crate::file::File;
 use crate::socket::{IntoBuf, SocketId};
 
@@ -62,12 +63,14 @@ pub(crate) enum Op {
         position: u64,
         bytes: Shared,
         done_bytes: usize,
-        sync: bool,
+        /// How it is made durable, if it is, and when it was submitted (monotonic, microseconds).
+        durable: Option<(Way, u64)>,
     },
     /// The flush behind a write that is done.
     Flush {
-        _file: File,
+        file: File,
         written_bytes: usize,
+        started_us: u64,
     },
     OnFile {
         _file: File,

@@ -677,19 +677,14 @@ impl Journal {
         JournalNeed::Nothing
     }
 
-    /// Whether the oldest files must be freed before the journal can grow much further.
+    /// Whether files should be freed: early, so that the work has time while the rest is filled.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.spare.is_empty() && self.files.len() + 1 >= self.files_max && self.files.len() > 1
+        self.files.len() > 1 && self.files.len() * 2 >= self.files_max
     }
 
     /// Whether the last file that may be had is in use, or will be soon.
     pub(crate) fn is_nearly_full(&self) -> bool {
-        self.is_pressed()
-            && (self.files.len() >= self.files_max
-                || self
-                    .files
-                    .back()
-                    .is_some_and(|file| file.position * 2 > file.capacity_bytes))
+        self.files.len() > 1 && self.files.len() + 1 >= self.files_max
     }
 
     /// The last sequence in the oldest file, if a newer file is in use.
@@ -768,20 +763,22 @@ impl Journal {
     }
 
     /// Frees the files whose writes all lie below `sequence`: data fsynced in segments and everything
-    /// else in a durable checkpoint. Oversized and surplus files are returned for removal.
-    pub(crate) fn recycle_below(&mut self, sequence: u64) -> Vec<FileRef> {
-        let mut surplus = Vec::new();
+    /// else in a durable checkpoint. One that is not needed any more, of an unusual size or beyond the
+    /// usual number, is returned for removal; others like it stay until the next call, since a file
+    /// system may be slow to take back much at once.
+    pub(crate) fn recycle_below(&mut self, sequence: u64) -> Option<FileRef> {
         while self.files.len() > 1 && self.files[0].sequence_last < sequence {
             let mut file = self.files.pop_front().expect("more than one");
-            if file.capacity_bytes != self.file_bytes || self.spare.len() >= 2 {
-                surplus.push(file.reference);
-                continue;
-            }
             file.position = 0;
             file.sequence_last = 0;
             self.spare.push(file);
         }
-        surplus
+        let usual = self.file_bytes;
+        let too_many = self.files.len() + self.spare.len() > self.files_max;
+        let unusual = |file: &JournalFile| file.capacity_bytes != usual;
+        let at = self.spare.iter().position(unusual);
+        let at = at.or_else(|| too_many.then(|| self.spare.len().checked_sub(1)).flatten())?;
+        Some(self.spare.remove(at).reference)
     }
 
     pub(crate) fn marks(&self) -> Marks {

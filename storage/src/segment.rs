@@ -175,7 +175,7 @@ impl Segment {
             .map_or(self.written, |straight| straight.to)
     }
 
-    /// How much space the file should have so that `length` fits: the `whole` segment, or steps of an eighth of what it has,
+    /// How much space the file should have so that `length` fits: the `whole` segment, or steps of half of what it has,
     /// at least 4 KiB, at most 4 MiB, and never beyond what the segment may grow to by much.
     pub(crate) fn allocation_for(
         &self,
@@ -190,7 +190,7 @@ impl Segment {
         let step = if disk_is_tight || self.image.closed {
             BLOCK
         } else {
-            (length / 4).clamp(4 * BLOCK, 4 << 20)
+            (length / 2).clamp(4 * BLOCK, 4 << 20)
         };
         let wanted = (length + step).next_multiple_of(BLOCK);
         let most = segment_bytes.max(length).next_multiple_of(BLOCK);

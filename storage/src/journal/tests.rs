@@ -190,7 +190,7 @@ fn files_are_recycled_only_below_the_checkpoint() {
         }
     }
     assert_eq!(journal.oldest_file_end(), Some(2));
-    assert!(journal.recycle_below(2).is_empty());
+    assert!(journal.recycle_below(2).is_none());
     assert_eq!(journal.oldest_file_end(), Some(2));
     journal.recycle_below(100);
     assert_eq!(
@@ -201,6 +201,22 @@ fn files_are_recycled_only_below_the_checkpoint() {
     write(&mut journal, &payload, true);
     let (_, again) = journal.poll_write(token).expect("a recycled file");
     assert_eq!((again.position, again.file.id), (4096, 0));
+}
+
+/// What was made beyond the usual number while nothing could be freed goes again, a file at a time.
+#[test]
+fn surplus_files_are_given_back_one_at_a_time() {
+    let mut journal = journal();
+    for id in 1..4 {
+        let capacity_bytes = journal.file_bytes;
+        journal.on_file_made(id, capacity_bytes);
+    }
+    journal.files_max = 2;
+    assert!(journal.recycle_below(0).is_some());
+    assert_eq!(journal.files_count(), 3);
+    assert!(journal.recycle_below(0).is_some());
+    assert!(journal.recycle_below(0).is_none());
+    assert_eq!(journal.files_count(), 2);
 }
 
 #[test]

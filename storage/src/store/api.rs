@@ -96,10 +96,10 @@ impl StoreConfig {
         // What a crash leaves in the journal comes back as dirty memory, so all journal files
         // together stay below that budget.
         let dirty_bytes_max = (memory_bytes / 2).max(8 << 20);
-        let journal_files_max = 4;
+        let journal_files_max = 8;
         let journal_file_bytes = (dirty_bytes_max / journal_files_max as u64)
             .next_multiple_of(1 << 20)
-            .clamp(2 << 20, 64 << 20);
+            .clamp(1 << 20, 64 << 20);
         StoreConfig {
             core,
             cores,

@@ -145,15 +145,11 @@ impl Store {
             Ok(()) => {
                 self.counters.checkpoints += 1;
                 let surplus = self.dirs[dir].journal.recycle_below(replay_from);
-                if !surplus.is_empty() {
-                    let work = surplus
-                        .iter()
-                        .map(|file| FileWork::Remove(file.path.to_path_buf()))
-                        .collect();
+                if let Some(file) = surplus {
                     self.spawn(Job::Files {
                         dir,
                         why: FilesWhy::Cleanup,
-                        work,
+                        work: vec![FileWork::Remove(file.path.to_path_buf())],
                     });
                 }
                 if clean && self.shutting_down {
@@ -213,7 +209,7 @@ impl Store {
             .map(|(log, _)| log)
             .collect();
         for &log in &pinning {
-            self.want_write_back(log, true);
+            self.want_flush(log);
         }
         self.dirs[dir].checkpoints.relief = Some((end, pinning));
         self.end_relief(now, dir);
@@ -229,13 +225,15 @@ impl Store {
             return;
         }
         let end = *end;
-        let pinned = self
-            .log(log)
-            .and_then(|partition| partition.pinned_sequence())
-            .is_some_and(|at| at <= end);
-        if pinned {
-            self.want_write_back(log, true);
-            return;
+        if let Some(partition) = self.log(log) {
+            if partition.flush {
+                return;
+            }
+            if partition.pinned_sequence().is_some_and(|at| at <= end) {
+                // Its tail block is that old.
+                self.want_write_back(log, true);
+                return;
+            }
         }
         if let Some((_, pinning)) = &mut self.dirs[dir].checkpoints.relief {
             pinning.remove(&log);

@@ -95,8 +95,10 @@ pub(crate) struct PartitionLog {
     pub busy: bool,
     /// Whether it stands in the store's write-back queue.
     pub queued: bool,
-    /// Whether the tail block is to be written too.
+    /// Whether the tail block is to be written too, and all flushed.
     pub settle: bool,
+    /// Whether what is written of whole blocks is to be flushed.
+    pub flush: bool,
     pub last_append_us: u64,
     pub last_append_time_ms: i64,
     /// Log start moves that are on their way to the journal: where to, and who asked.
@@ -157,6 +159,7 @@ impl PartitionLog {
             busy: false,
             queued: false,
             settle: false,
+            flush: false,
             last_append_us: 0,
             last_append_time_ms: -1,
             start_moves: VecDeque::new(),

@@ -147,6 +147,7 @@ fn may_begin(partition: &PartitionLog, bytes: u64) -> bool {
     partition.state == LogState::Live
         && !partition.busy
         && !partition.settle
+        && !partition.flush
         && others_finished
         && active.made
         && active.unsynced_sequence.is_none()
@@ -421,7 +422,9 @@ impl Store {
         self.dirs[dir].checkpoints.changed = true;
         if !streams {
             // Whoever wanted to write to its files may now.
-            let settles = self.log(log).is_some_and(|partition| partition.settle);
+            let settles = self
+                .log(log)
+                .is_some_and(|partition| partition.settle || partition.flush);
             if settles || closed || self.shutting_down {
                 self.want_write_back(log, false);
             }

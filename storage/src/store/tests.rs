@@ -8,6 +8,7 @@ use crate::blocking_disk::block_on;
 use crate::builder::BatchBuilder;
 use crate::open_files::OpenFiles;
 use crate::recovery::{self, Recovered};
+use crate::segment::BLOCK;
 use crate::sim::Executor;
 use crate::sim_disk::{SimDisk, SimRng};
 use crate::types::CoreId;
@@ -471,6 +472,25 @@ fn the_journal_is_bounded_and_a_clean_stop_replays_nothing() {
     let mut bench = Bench::start(disk, recovered);
     let log = bench.find(1);
     assert_eq!(bench.read_all(log).len(), 400 * batch.len());
+}
+
+/// Freeing journal files flushes whole blocks of a busy log and leaves its tail block, which is young,
+/// to the journal: written, it would have to be journaled again.
+#[test]
+fn a_busy_logs_tail_block_stays_in_the_journal() {
+    let mut bench = Bench::new();
+    let log = bench.create("t", 1, LogConfig::default());
+    let checkpoints = bench.stores[0].counters().checkpoints;
+    let batch = batch_of(&[5; 300], 1);
+    for _ in 0..1_000 {
+        assert!(bench.append(log, &batch).is_ok());
+        bench.run();
+    }
+    assert!(bench.stores[0].counters().checkpoints > checkpoints + 1);
+    let segment = bench.stores[0].log(log).expect("it lives").active();
+    assert!(segment.written > 0);
+    assert_eq!(segment.written % BLOCK, 0);
+    assert_eq!(segment.head_sequence, None, "a tail block was journaled");
 }
 
 /// Rule 11: what was acknowledged on a disk that fills up is written; then the disk heals.

@@ -16,16 +16,15 @@ use super::api::LogId;
 use super::durable::is_full;
 use super::{Store, partition::PartitionLog};
 
-/// Bytes of one write to a segment, at most.
-pub(super) const CHUNK_BYTES_MAX: u64 = 1 << 20;
-/// Tasks at once, where room is needed.
-const RUNNING_MAX: usize = 4;
+/// Bytes of one write to a segment, at most: a write of the journal that comes behind it waits for no
+/// more than the device takes for that.
+pub(super) const CHUNK_BYTES_MAX: u64 = 256 << 10;
+/// Tasks at once, where room is needed: enough to keep a device busy, and no more for the journal to wait
+/// behind.
+const RUNNING_MAX: usize = 3;
 /// Tasks at once when the store stops: nobody is served any more, and what thousands of small logs wait
 /// for is one flush each, many of which the file system does as one.
 const RUNNING_STOPPING_MAX: usize = 64;
-/// Bytes of one write, at most, where nothing presses: one of these at a time delays no journal write by
-/// more than the device takes for it.
-const CALM_BYTES_MAX: u64 = 256 << 10;
 
 /// What waits to be written.
 #[derive(Default)]
@@ -73,10 +72,21 @@ fn durable_length(partition: &PartitionLog, index: usize, durable: u64) -> u64 {
 impl Store {
     /// Asks for a log's dirty bytes to be written; with `settle` the tail block too, and flushed.
     pub(super) fn want_write_back(&mut self, log: LogId, settle: bool) {
+        self.queue_write_back(log, settle, false);
+    }
+
+    /// Asks for a log's whole blocks to be written and flushed: what a journal file waits for, without
+    /// the tail block, which would have to be journaled again.
+    pub(super) fn want_flush(&mut self, log: LogId) {
+        self.queue_write_back(log, false, true);
+    }
+
+    fn queue_write_back(&mut self, log: LogId, settle: bool, flush: bool) {
         let Some(partition) = self.log_mut(log) else {
             return;
         };
         partition.settle |= settle;
+        partition.flush |= flush;
         if !partition.queued && !partition.busy {
             partition.queued = true;
             self.write_back.logs.push_back(log);
@@ -125,9 +135,10 @@ impl Store {
         let partition = self.log(log).expect("seen above");
         let settle = partition.settle || self.shutting_down;
         let Some((index, end)) = next_piece(partition, durable, settle) else {
-            if !partition.has_work(true) {
-                self.log_mut(log).expect("seen above").settle = false;
-            }
+            let settled = !partition.has_work(true);
+            let partition = self.log_mut(log).expect("seen above");
+            partition.flush = false;
+            partition.settle &= !settled;
             return;
         };
         if !self.prepare_head(log, index, end, durable) {
@@ -194,7 +205,6 @@ impl Store {
     }
 
     fn spawn_write_back(&mut self, log: LogId, index: usize, end: u64, settle: bool) {
-        let (pressed, shutting_down) = (self.is_pressed(), self.shutting_down);
         let partition = self.logs[log.0 as usize]
             .as_deref_mut()
             .expect("a log that is written");
@@ -208,16 +218,14 @@ impl Store {
         } else {
             block_floor(end)
         };
-        let chunk_bytes = if pressed && !shutting_down {
-            CHUNK_BYTES_MAX
-        } else {
-            CALM_BYTES_MAX
-        };
-        to = to.min(from + chunk_bytes);
+        to = to.min(from + CHUNK_BYTES_MAX);
         let complete = to == end;
         let finishing = image.closed && to == image.length_bytes;
         // What streams goes straight once all that was written is flushed.
-        let sync = finishing || (settle && complete) || (partition.streams && to + BLOCK > end);
+        let whole_blocks = to + BLOCK > end;
+        let sync = finishing
+            || (settle && complete)
+            || ((partition.streams || partition.flush) && whole_blocks);
         let write = to > segment.written;
         let mut copied = 0;
         let bytes = write.then(|| {
@@ -290,6 +298,9 @@ impl Store {
         if settle && complete && !image.closed {
             // This is what was asked for; what comes later is not.
             partition.settle = false;
+        }
+        if sync && !image.closed {
+            partition.flush = false;
         }
         partition.busy = true;
         self.counters.write_back_bytes_copied += copied;
@@ -369,9 +380,10 @@ impl Store {
         }
         let partition = self.log(log).expect("not deleted");
         let more = partition.settle
+            || partition.flush
             || self.shutting_down
             || partition.segments.len() > 1 && partition.has_work(false)
-            || partition.unwritten_bytes() >= CHUNK_BYTES_MAX / 4 && !partition.takes_straight();
+            || partition.unwritten_bytes() >= CHUNK_BYTES_MAX && !partition.takes_straight();
         if more {
             self.want_write_back(log, false);
         }
@@ -520,12 +532,14 @@ fn next_piece(partition: &PartitionLog, durable: u64, settle: bool) -> Option<(u
             }
             return None;
         }
-        let work = if settle {
-            end > segment.written || segment.unsynced_sequence.is_some()
-        } else {
-            block_floor(end) > segment.written
-        };
-        return work.then_some((index, end));
+        let unsynced = segment.unsynced_sequence.is_some();
+        if settle {
+            return (end > segment.written || unsynced).then_some((index, end));
+        }
+        if block_floor(end) > segment.written {
+            return Some((index, end));
+        }
+        return (partition.flush && unsynced).then_some((index, segment.written));
     }
     None
 }
