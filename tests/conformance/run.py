@@ -21,6 +21,7 @@ import cases_admin  # noqa: E402, F401
 import cases_data  # noqa: E402, F401
 import cases_frames  # noqa: E402, F401
 import cases_groups  # noqa: E402, F401
+import cases_restarts  # noqa: E402, F401
 import exceptions  # noqa: E402
 from sides import CASES, External, Side  # noqa: E402
 

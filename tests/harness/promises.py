@@ -2,7 +2,8 @@
 that end brokers roughly share. Knows no signal and no disk.
 
 Three kinds of load run at once: an idempotent producer that lives through all rounds, plain producers that write one batch
-after another and never retry, and commits of a group. What a producer saw acknowledged is checked by reading all partitions.
+after another and never retry, and commits of a group. A fourth runs when it is asked for: a producer of batches so large that
+each is written straight to its segment. What a producer saw acknowledged is checked by reading all partitions.
 """
 
 import collections
@@ -20,8 +21,12 @@ PARTITIONS = 6
 PLAIN_PRODUCERS = 3
 GROUP = "crash-group"
 MAX_IDEMPOTENT_IN_FLIGHT = 2000
-# Of plain producers, in equal parts; the largest makes batches that are written straight to their segments.
+# Of plain producers, in equal parts.
 VALUE_BYTES = (10, 10, 100, 100, 500, 1000, 1000, 4000, 4096, 30000, 30000, 30000, 200000)
+
+# Of the producer of large batches: each batch is above the size from which batches go straight to their segments.
+LARGE_BATCH_BYTES = (540 << 10, 900 << 10)
+LARGE_IN_FLIGHT = 3
 
 
 class Acknowledged:
@@ -54,8 +59,10 @@ class Load:
         self.stopping = threading.Event()
         self.running = threading.Event()
         self.running.set()
+        # How many bytes of large batches are still to be written.
+        self.large_bytes = 0
         self.fatal = []
-        self.threads = [threading.Thread(target=self.idempotent, daemon=True), threading.Thread(target=self.commits, daemon=True)]
+        self.threads = [threading.Thread(target=self.idempotent, daemon=True), threading.Thread(target=self.commits, daemon=True), threading.Thread(target=self.large, daemon=True)]
         self.threads += [threading.Thread(target=self.plain, args=(index,), daemon=True) for index in range(PLAIN_PRODUCERS)]
         for thread in self.threads:
             thread.start()
@@ -132,6 +139,45 @@ class Load:
             except (OSError, wire.Closed, wire.Malformed):
                 time.sleep(0.02)
 
+    def large(self):
+        """Several large batches under way at once, to one partition for a while; what is not acknowledged is never sent again."""
+        chance = random.Random(self.seed * 100 + 99)
+        number = 0
+        while not self.stopping.is_set():
+            if self.large_bytes <= 0:
+                time.sleep(0.02)
+                continue
+            partition = chance.randrange(PARTITIONS)
+            try:
+                with wire.Connection("127.0.0.1", self.broker.port, timeout_s=20, client_id="large") as connection:
+                    waiting = collections.deque()
+                    for _ in range(chance.randint(4, 24)):
+                        if self.large_bytes <= 0 or not self.running.is_set() or self.stopping.is_set():
+                            break
+                        number += 1
+                        each = chance.randrange(*LARGE_BATCH_BYTES) // 4
+                        values = [b"large %d %d " % (number, one) + chance.randbytes(each) for one in range(4)]
+                        self.large_bytes -= 4 * each
+                        data = batch.batch([(None, value) for value in values], codec=0, timestamp=int(time.time() * 1000))
+                        body = {"Acks": -1, "TimeoutMs": 10000, "TopicData": [{"Name": TOPIC, "PartitionData": [{"Index": partition, "Records": data}]}]}
+                        waiting.append((connection.send("Produce", 9, body), values))
+                        if len(waiting) >= LARGE_IN_FLIGHT:
+                            self.take_large(connection, waiting, partition)
+                    while waiting:
+                        self.take_large(connection, waiting, partition)
+            except (OSError, wire.Closed, wire.Malformed):
+                time.sleep(0.02)
+
+    def take_large(self, connection, waiting, partition):
+        asked, values = waiting.popleft()
+        correlation_id, answer = wire.decode_response("Produce", 9, connection.receive_payload())
+        if correlation_id != asked:
+            raise wire.Malformed(f"answer to {correlation_id}, expected {asked}")
+        answer = answer["Responses"][0]["PartitionResponses"][0]
+        if answer["ErrorCode"] == 0:
+            for place, value in enumerate(values):
+                self.promised.add(partition, answer["BaseOffset"] + place, value, "producer of large batches")
+
     def commits(self):
         number = 0
         while not self.stopping.is_set():
@@ -155,6 +201,15 @@ def create(broker, name, partitions):
     (one,) = answer["Topics"]
     assert one["ErrorCode"] == 0, f"cannot create {name}: {one}"
     return one["TopicId"]
+
+
+def configure(broker, name, key, value):
+    """Sets one configuration of a topic."""
+    one = {"ResourceType": 2, "ResourceName": name, "Configs": [{"Name": key, "ConfigOperation": 0, "Value": str(value)}]}
+    with wire.Connection("127.0.0.1", broker.port) as connection:
+        answer = connection.request("IncrementalAlterConfigs", 1, {"Resources": [one], "ValidateOnly": False})
+    code = answer["Responses"][0]["ErrorCode"]
+    assert code == 0, f"cannot set {key} of {name}: error {code}"
 
 
 def delete(broker, name):

@@ -1,5 +1,6 @@
 """Rounds of load with acks=all on a file system that forgets at a power cut what was not fsynced (`harness/forgetful.py`);
-after each, everything acknowledged must be there (`harness/promises.py`).
+after each, everything acknowledged must be there (`harness/promises.py`). In every second round batches come that are so large
+that they are written straight to their segments; that they were is read from the broker's metrics.
 """
 
 import argparse
@@ -9,12 +10,30 @@ import random
 import shutil
 import sys
 import time
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from harness import forgetful, server  # noqa: E402
-from harness.promises import PARTITIONS, TOPIC, Acknowledged, Load, create, delete, verify  # noqa: E402
+from harness.promises import PARTITIONS, TOPIC, Acknowledged, Load, configure, create, delete, verify  # noqa: E402
 from harness.report import Report  # noqa: E402
+
+
+MIB = 1 << 20
+# Small segments, so that many are closed; in rounds with large batches some that several of those fit into.
+SEGMENT_BYTES = 1 * MIB
+SEGMENT_BYTES_LARGE = 16 * MIB
+# Of large batches in a round that has them: all is read back after each.
+LARGE_BYTES = 24 * MIB
+
+
+def straight_writes(http_port):
+    """How many there were since the broker's start, as its metrics tell."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = [float(line.split()[-1]) for line in lines if line.startswith("millrace_straight_writes_total")]
+    assert found, "the metrics tell nothing of straight writes"
+    return int(sum(found))
 
 
 def power_cut(broker, disk, chance, frozen):
@@ -45,7 +64,10 @@ def main():
         report.finish()
     forgetful.private_mounts()
     chance = random.Random(options.seed)
-    overrides = {"log.segment.bytes": str(1 << 20)}
+    overrides = {"log.segment.bytes": str(SEGMENT_BYTES)}
+    http_port = server.free_port()
+    if options.broker == "millrace":
+        overrides["http.listener"] = f"127.0.0.1:{http_port}"
     if options.broker == "kafka":
         # Its default keeps nearly nothing.
         overrides["log.flush.interval.messages"] = "1"
@@ -59,10 +81,13 @@ def main():
     promised.topics[TOPIC] = create(broker, TOPIC, PARTITIONS)
     time.sleep(0.5)
     load = Load(broker, promised, options.seed)
-    broken, before = False, 0
+    broken, before, straight = False, 0, 0
     try:
         for number in range(1, options.rounds + 1):
             name = f"power cut {number}"
+            large = number % 2 == 0
+            configure(broker, TOPIC, "segment.bytes", SEGMENT_BYTES_LARGE if large else SEGMENT_BYTES)
+            load.large_bytes = LARGE_BYTES if large else 0
             time.sleep(chance.uniform(0.3, 2.5))
             if not report.check(f"{name}: the broker lived until then", broker.alive(), broker.log_tail):
                 break
@@ -72,7 +97,15 @@ def main():
                 delete(broker, gone)
                 del promised.topics[gone]
                 promised.deleted.add(gone)
+            if large and options.broker == "millrace":
+                # However slow the machine is: the cut comes when some of them are under way.
+                deadline = time.monotonic() + 30
+                while not (hits := straight_writes(http_port)) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                straight += hits
+                report.check(f"{name}: batches were written straight to their segments", hits > 0, lambda: broker.log_tail())
             lost = power_cut(broker, disk, chance, chance.random() < 0.5)
+            load.large_bytes = 0
             if chance.random() < 0.3:
                 # And again while it recovers, or right after.
                 broker.start()
@@ -95,6 +128,8 @@ def main():
             )
             if load.fatal or broken:
                 break
+        if options.broker == "millrace":
+            report.note(f"{straight} straight writes were seen before the cuts")
         load.stop()
         report.check("the producers went on through every cut", not load.fatal, "\n".join(load.fatal))
         count, wrong = verify(broker, promised)
