@@ -51,6 +51,10 @@ impl Default for RingConfig {
     }
 }
 
+/// Operations of a core that may block at the same time. At a stop thousands of files are made and
+/// flushed: how many of those one commit of the file system takes is how many wait for it together.
+const BLOCKING_WORKERS_MAX: u32 = 64;
+
 /// What has happened.
 #[derive(Debug)]
 pub enum Completion {
@@ -177,6 +181,11 @@ impl Ring {
             .setup_submit_all()
             .build(config.submission_entries)?;
         uring.submitter().register_eventfd(waker.as_raw_fd())?;
+        // What would block (flushes, making files) runs on workers of the kernel, by default no more
+        // than four for each processor. A kernel that does not take the number keeps its own.
+        let _ = uring
+            .submitter()
+            .register_iowq_max_workers(&mut [BLOCKING_WORKERS_MAX, 0]);
         let pool = RecvPool::register(
             &uring,
             config.receive_buffer_count,

@@ -384,11 +384,16 @@ async fn allocate<D: Disk>(disk: &D, path: &Path, position: u64, to: u64) -> io:
 
 /// Puts a file with these contents in place of what was there, durably, or leaves what was there.
 pub(crate) async fn write_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    write_plain(disk, &temporary, bytes).await?;
-    disk.rename(&temporary, path).await?;
+    replace_file(disk, path, bytes).await?;
     disk.sync_dir(path.parent().expect("a file lies in a directory"))
         .await
+}
+
+/// As [`write_file`], but which of the two is there after a power cut is open.
+async fn replace_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    write_plain(disk, &temporary, bytes).await?;
+    disk.rename(&temporary, path).await
 }
 
 /// Writes and flushes a file; its name is not durable yet.
@@ -450,9 +455,9 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     if let Some((bytes, new)) = work.allocate {
         set_aside(disk, &file, bytes - new, new).await?;
     }
-    if work.make {
+    if work.make && !work.sync {
+        // It is used from now on; what is written first is flushed later.
         disk.sync_data(&file).await?;
-        disk.sync_dir(&work.dir).await?;
     }
     if let Some(bytes) = &work.bytes {
         disk.write_at(&file, work.position, bytes.clone()).await?;
@@ -462,6 +467,9 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     }
     if work.sync {
         disk.sync_data(&file).await?;
+    }
+    if work.make {
+        disk.sync_dir(&work.dir).await?;
     }
     if let Some(Finish {
         indexes: Some((offsets, times)),
@@ -537,11 +545,12 @@ async fn place_partition_dir<D: Disk>(
         }
     }
     disk.create_dir_all(&work.dir).await?;
-    write_file(disk, metadata, text.as_bytes()).await
+    replace_file(disk, metadata, text.as_bytes()).await
 }
 
 /// Makes a partition's directory with the file that says which topic it belongs to. What is there
-/// already may be the work of a process that was killed before it flushed: it is flushed anyway.
+/// already may be the work of a process that was killed before it flushed: it is flushed anyway. What
+/// the directory holds is durable when the caller, who makes another file in it, has flushed it.
 async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     let metadata = work.dir.join("partition.metadata");
     let text = partition_metadata(work.topic_id);
