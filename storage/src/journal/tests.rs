@@ -1,6 +1,7 @@
 //! Tests of the journal's bytes and of its state machine.
 
 use super::*;
+use crate::types::{Offset, TopicId};
 
 fn entry(kind: EntryKind, offset: i64) -> Entry {
     Entry {
