@@ -98,9 +98,11 @@ def main():
                 del promised.topics[gone]
                 promised.deleted.add(gone)
             if large and options.broker == "millrace":
-                # However slow the machine is: the cut comes when some of them are under way.
-                deadline = time.monotonic() + 30
+                # However slow the machine is, and however much the last cut left to be written first: this one comes when some
+                # of them are under way.
+                deadline = time.monotonic() + 60
                 while not (hits := straight_writes(http_port)) and time.monotonic() < deadline:
+                    load.large_bytes = max(load.large_bytes, 2 * MIB)
                     time.sleep(0.05)
                 straight += hits
                 report.check(f"{name}: batches were written straight to their segments", hits > 0, lambda: broker.log_tail())
