@@ -195,7 +195,7 @@ class JavaTools:
         "producer-perf-test": "org.apache.kafka.tools.ProducerPerformance",
         "consumer-perf-test": "org.apache.kafka.tools.ConsumerPerformance",
         "e2e-latency": "org.apache.kafka.tools.EndToEndLatency",
-        "dump-log": "kafka.tools.DumpLogSegments",
+        "dump-log": "org.apache.kafka.tools.DumpLogSegments",
     }
 
     def __init__(self, suite):
@@ -264,6 +264,40 @@ class JavaTools:
             text = run("consumer-perf-test", "--topic", "perf", "--num-records", "5000", "--timeout", "30000", "--group", "perf-group")
             contains(text, r"^start.time, ", r", 5000, ")
 
+        def dumps():
+            configs = [piece for config in ("segment.bytes=1048576", "cleanup.policy=compact", "min.cleanable.dirty.ratio=0.01") for piece in ("--config", config)]
+            run("topics", "--create", "--topic", "dumped", "--partitions", "1", "--replication-factor", "1", *configs)
+            with wire.Connection("127.0.0.1", self.suite.broker.port) as connection:
+                for number in range(60):
+                    # Every second record has a key of its own and stays; the others have thirty keys between them.
+                    pairs = [(b"%d" % (number * 60 + one if one % 2 else one % 100), os.urandom(1000)) for one in range(60)]
+                    data = batch.batch(pairs, timestamp=int(time.time() * 1000))
+                    body = {"Acks": -1, "TimeoutMs": 10000, "TopicData": [{"Name": "dumped", "PartitionData": [{"Index": 0, "Records": data}]}]}
+                    answer = connection.request("Produce", 9, body)["Responses"][0]["PartitionResponses"][0]
+                    assert answer["ErrorCode"] == 0, answer
+            place = self.suite.broker.data / "dumped-0"
+            first = place / "00000000000000000000.log"
+            deadline = time.monotonic() + 60
+            while not (first.exists() and 0 < first.stat().st_size < 800_000 and first.with_suffix(".index").exists()):
+                assert time.monotonic() < deadline, f"never compacted: {sorted((file.name, file.stat().st_size) for file in place.iterdir())}"
+                time.sleep(0.1)
+            names, before = sorted(place.iterdir()), None
+            while names != before:
+                # Another round may follow, with what was closed since.
+                time.sleep(3)
+                names, before = sorted(place.iterdir()), names
+            indexes = sorted(str(file) for file in names if file.suffix in (".index", ".timeindex") and file.stat().st_size)
+            assert len(indexes) >= 4, indexes
+            text = run("dump-log", "--index-sanity-check", "--files", ",".join(indexes), bootstrap=False)
+            contains(text, *[f"{re.escape(index)} passed sanity check" for index in indexes])
+            # It says nothing of an index that fits its segment.
+            text = run("dump-log", "--verify-index-only", "--files", ",".join(indexes), bootstrap=False)
+            said = [line for line in text.splitlines() if line and not line.startswith("Dumping ")]
+            assert not said, said
+            text = run("dump-log", "--deep-iteration", "--files", str(first), bootstrap=False)
+            contains(text, "^baseOffset: 0 lastOffset: 59 count: 30 .*isvalid: true", "^\\| offset: 59 ")
+            run("topics", "--delete", "--topic", "dumped")
+
         def rest():
             contains(run("broker-api-versions"), r"Produce\(0\): \d+ to 13", r"Fetch\(1\): 4 to 18")
             contains(run("log-dirs", "--describe", "--topic-list", topic), '"partition":"tools-0"')
@@ -271,7 +305,7 @@ class JavaTools:
 
         for what, work in (
             ("topics", topics), ("console producer and consumer, every codec", console), ("consumer-groups", groups),
-            ("get-offsets and delete-records", offsets), ("configs", configs), ("perf tools", performance), ("the rest", rest),
+            ("get-offsets and delete-records", offsets), ("configs", configs), ("perf tools", performance), ("dump-log of compacted segments and their indexes", dumps), ("the rest", rest),
         ):
             report.case(name(what), work)
 
@@ -336,7 +370,7 @@ def main():
     for cores in all_cores:
         label = f"{cores} core{'s' if cores > 1 else ''}" if options.broker == "millrace" else "kafka"
         work = server.INTEROP / "run" / f"interop-{options.broker}-{cores}"
-        broker = server.Server(options.broker, work, cores, {"auto.create.topics.enable": "true"})
+        broker = server.Server(options.broker, work, cores, {"auto.create.topics.enable": "true", "log.cleaner.backoff.ms": "500"})
         try:
             print(f"NOTE  {label}: the broker answers after {broker.start():.2f} s at {broker.bootstrap}")
             suite = Suite(report, broker, label, work)
