@@ -305,3 +305,6 @@ fn negotiate(shard: &mut Shard, head: Head, decoded: Frame<'_>) -> Result<Outcom
     }
     Ok(Outcome::Pending)
 }
+
+#[cfg(test)]
+mod tests;
