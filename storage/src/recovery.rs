@@ -354,7 +354,7 @@ async fn finish_replacements<D: Disk>(
     }
     let partition_dir = dir.join(building.record.key.dir_name());
     // Where the partition was deleted since, the name may be that of another.
-    if !belongs_to(disk, &partition_dir, building.record.key.topic_id).await? {
+    if names_topic(disk, &partition_dir, building.record.key.topic_id).await? == Some(false) {
         return Ok(());
     }
     for replacement in std::mem::take(&mut building.record.replacements) {
@@ -593,7 +593,7 @@ impl Scan {
                 .iter()
                 .find(|deleted| deleted.dir == index && deleted.name == name);
             let to = if let Some(gone) = gone
-                && belongs_to(disk, &dir.join(&name), gone.topic_id).await?
+                && names_topic(disk, &dir.join(&name), gone.topic_id).await? == Some(true)
             {
                 let to = crate::store::deleted_dir_name(&gone.topic_id, &name);
                 self.deletions[index].push(Deletion {
@@ -634,11 +634,11 @@ fn is_partition_dir(name: &str) -> bool {
         .is_some_and(|(topic, partition)| !topic.is_empty() && partition.parse::<u32>().is_ok())
 }
 
-/// Whether a partition's directory says that it is of this topic.
-async fn belongs_to<D: Disk>(disk: &D, dir: &Path, topic_id: TopicId) -> io::Result<bool> {
+/// Whether a partition's directory says that it is of this topic; `None` if it does not say.
+async fn names_topic<D: Disk>(disk: &D, dir: &Path, topic_id: TopicId) -> io::Result<Option<bool>> {
     match read_file(disk, &dir.join("partition.metadata"), 4096).await {
-        Ok(bytes) => Ok(bytes == partition_metadata(topic_id).as_bytes()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(bytes) => Ok(Some(bytes == partition_metadata(topic_id).as_bytes())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -175,24 +175,23 @@ impl Store {
         let marks = self.dirs[dir].journal.marks();
         // What is acknowledged after the write alone.
         let mut sealed = std::mem::take(&mut self.dirs[dir].sealed);
-        let mut wants_flush = false;
         // What is not flushed is not written back: memory and journal would stay as full as they are.
         let presses = self.dirty_bytes > self.config.dirty_bytes_max / 2
             || self.dirs[dir].journal.is_pressed();
-        for write in &mut sealed {
+        let mut wants_flush = presses && marks.durable < marks.written;
+        // Those before have said what they want; there may be many where flushes are late.
+        let first = sealed.partition_point(|write| write.written);
+        for write in sealed.range_mut(first..) {
             if write.sequence > marks.written {
                 break;
             }
-            if !write.written {
-                write.written = true;
-                for straight in &write.straights {
-                    self.on_straight_written(straight);
-                }
-                for touched in write.touched.iter().filter(|touched| touched.after_write) {
-                    self.acknowledge(touched.log, touched.offset_end);
-                }
+            write.written = true;
+            for straight in &write.straights {
+                self.on_straight_written(straight);
             }
-            wants_flush |= presses && write.sequence > marks.durable;
+            for touched in write.touched.iter().filter(|touched| touched.after_write) {
+                self.acknowledge(touched.log, touched.offset_end);
+            }
             wants_flush |= write.sequence > marks.durable
                 && (!write.effects.is_empty()
                     || write.touched.iter().any(|touched| !touched.after_write));
