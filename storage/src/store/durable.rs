@@ -177,7 +177,7 @@ impl Store {
         let mut sealed = std::mem::take(&mut self.dirs[dir].sealed);
         // What is not flushed is not written back: memory and journal would stay as full as they are.
         let presses = self.dirty_bytes > self.config.dirty_bytes_max / 2
-            || self.dirs[dir].journal.is_pressed();
+            || self.dirs[dir].journal.is_nearly_full();
         let mut wants_flush = presses && marks.durable < marks.written;
         // Those before have said what they want; there may be many where flushes are late.
         let first = sealed.partition_point(|write| write.written);
