@@ -7,11 +7,14 @@ import itertools
 import os
 import time
 
-from . import brokers, workloads
+from . import brokers, machine, workloads
 
 # Deleted topics go at once, so that their files do not fill the disk.
 CONFIGS = ["file.delete.delay.ms=100"]
 FLUSHED = ["flush.messages=1"]
+# A broker that uses less of a core has nothing left to do; and how long to wait for that.
+IDLE_SHARE = 0.15
+SETTLE_S_MAX = 15
 
 
 class Rival:
@@ -46,6 +49,7 @@ class Field:
         self.lasting = lasting
         self.kept = {}
         self.topics = itertools.count()
+        self.primed = set()
 
     def _port(self):
         return brokers.free_port(self.asked.ports)
@@ -88,7 +92,18 @@ class Field:
                 server.pause()
         chosen.go_on()
         os.sync()
+        self._settle(chosen)
+
+    @staticmethod
+    def _settle(server):
+        """Waits until a broker has done what its last run left to it: deleting files, above all."""
         time.sleep(0.5)
+        until = time.monotonic() + SETTLE_S_MAX
+        while server.pid and time.monotonic() < until:
+            before = machine.usage(server.pid)["cpu_seconds"]
+            time.sleep(0.3)
+            if machine.usage(server.pid)["cpu_seconds"] - before < 0.3 * IDLE_SHARE:
+                break
 
     def alone(self, side):
         """The lasting broker of a side, with all others stopped."""
@@ -102,11 +117,18 @@ class Field:
     def _load(self, side, server, row, seconds, warmup):
         asked, extra = self.asked, ["--spin"] if self.asked.spin else []
         native = side == "native"
+        topic = None if side == "bare" else f"load-{row.name}-{next(self.topics)}"
+        lasts = row.topic is not None and topic is not None
+        if lasts:
+            topic = f"{row.topic}-{side}"
+            if (server, topic) not in self.primed:
+                workloads.prime(self.binary, server.address, asked.load_core, topic, self.configs(side))
+                self.primed.add((server, topic))
+                self._settle(server)
         return workloads.load(
             self.binary, row, f"127.0.0.1:{server.native_port}" if native else server.address,
             None if side == "two" else asked.load_core, seconds, warmup, pid=server.pid,
-            topic=None if side == "bare" else f"load-{row.name}-{next(self.topics)}", configs=self.configs(side), extra=extra,
-            kafka_address=server.address if native else None)
+            topic=topic, configs=self.configs(side), extra=extra, kafka_address=server.address if native else None, lasts=lasts)
 
     def measure(self, side, row):
         """One run of a row on a side."""

@@ -36,12 +36,15 @@ class Bar:
 class Row:
     """A load of the table, and the sides beside `millrace` that it is measured on."""
 
-    def __init__(self, name, title, options, bars, sides=("bare", "kafka")):
+    def __init__(self, name, title, options, bars, sides=("bare", "kafka"), topic=None):
         self.name = name
         self.title = title
         self.options = options
         self.bars = bars
         self.sides = ("millrace", *sides)
+        # With so many partitions that making and deleting them takes longer than a run: a topic of this name, which stays, and
+        # which has had records in all of them before anything is measured.
+        self.topic = topic
 
 
 # How each metric is found in the generator's JSON, its unit, and how it is written.
@@ -82,16 +85,19 @@ ROWS = [
     Row("partitions", "1,000 partitions x 100 B, ten connections",
         ["--connections", 10, "--record-size", 100, "--partitions", 1000],
         [Bar("requests/s", "bare", 0.6, 0.9, True), Bar("requests/s", "kafka-flush", 30, 60, True)],
-        ("bare", "kafka", "kafka-flush")),
+        ("bare", "kafka", "kafka-flush"), topic="thousand"),
     Row("gathered", "the same, 100 partitions a request",
         ["--connections", 10, "--record-size", 100, "--partitions", 1000, "--partitions-per-request", 100],
         [Bar("requests/s", "bare", 0.5, 0.8, True)],
-        ("bare", "kafka", "kafka-flush")),
+        ("bare", "kafka", "kafka-flush"), topic="thousand"),
     Row("open", "20,000 x 1 KiB a second, open loop, 64 connections",
         ["--connections", 64, "--record-size", 1024, "--rate", 20000],
         [Bar("p99 us", "bare", 2, 1.3, False), Bar("p99.9 us", "kafka", 0.2, 0.1, False)],
         ("bare", "kafka")),
 ]
+
+# Requests that bring records to each of a lasting topic's partitions, three times.
+PRIMING = ["--connections", 10, "--record-size", 100, "--partitions", 1000, "--requests", 3000, "--drain-seconds", 120]
 
 # Two data cores against one: a row of its own kind, because both sides are Millrace, started anew for each run. The load has
 # a core beside one data core, and shares both with two: what counts is the broker's CPU time.
@@ -125,8 +131,18 @@ def _others(pid):
     return machine.busy_seconds() - own - (machine.usage(pid)["cpu_seconds"] if pid else 0)
 
 
-def load(binary, row, address, core, seconds, warmup, pid=None, topic=None, configs=(), extra=(), kafka_address=None):
-    """Runs the generator and returns its JSON. `topic` None: the address is a bare loop's. `kafka_address`: the address is
+def prime(binary, address, core, topic, configs):
+    """Makes a lasting topic, and brings records to all of its partitions."""
+    command = [binary, "bench", "load", "--bootstrap-server", address, "--core", core, *PRIMING, "--topic", topic, "--create-topic"]
+    for config in configs:
+        command += ["--topic-config", config]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, preexec_fn=brokers.child())
+    if done.returncode != 0:
+        raise SystemExit(f"the load failed:\n  {' '.join(map(str, command))}\n{done.stderr}")
+
+
+def load(binary, row, address, core, seconds, warmup, pid=None, topic=None, configs=(), extra=(), kafka_address=None, lasts=False):
+    """Runs the generator and returns its JSON. The topic `lasts`, or is made and deleted. `topic` None: the address is a bare loop's. `kafka_address`: the address is
     the native listener's, and this the Kafka listener's beside it. `core` None: on any core.
     """
     command = [binary, "bench", "load", "--bootstrap-server", address, "--output", "json",
@@ -140,9 +156,11 @@ def load(binary, row, address, core, seconds, warmup, pid=None, topic=None, conf
     if topic is None:
         command += ["--bare"]
     else:
-        command += ["--topic", topic, "--create-topic", "--delete-topic"]
-        for config in configs:
-            command += ["--topic-config", config]
+        command += ["--topic", topic]
+        if not lasts:
+            command += ["--create-topic", "--delete-topic"]
+            for config in configs:
+                command += ["--topic-config", config]
     began, others = time.monotonic(), _others(pid)
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
                           preexec_fn=brokers.child(range(os.cpu_count()) if core is None else None))
