@@ -34,9 +34,18 @@ def sides(asked, known):
     return wanted
 
 
+# Where things are on this machine changes no figure.
+PLACES = ("--release-binary", "--directory", "--kafka-libraries", "--into", "--ports", "--machine")
+
+
 def told():
-    """The command as it was given, without the paths of this machine."""
-    return " ".join([f"perf-scripts/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
+    """The command as it was given, without the places of this machine."""
+    words, left_out = [], False
+    for word in sys.argv[1:]:
+        if not left_out and word.split("=")[0] not in PLACES:
+            words.append(word)
+        left_out = word in PLACES
+    return " ".join([f"perf-scripts/{pathlib.Path(sys.argv[0]).name}", *words])
 
 
 def settings(asked, **more):

@@ -168,7 +168,7 @@ def load(binary, row, address, core, seconds, warmup, pid=None, topic=None, conf
     if done.returncode != 0:
         raise SystemExit(f"the load failed:\n  {' '.join(map(str, command))}\n{done.stderr}")
     run = json.loads(done.stdout)
-    run["command"] = " ".join(map(str, command))
+    run["command"] = " ".join(["millrace", *map(str, command[1:])])
     run["others_cpu_share"] = others
     if others > OTHERS_SHARE_MAX:
         run["generator"]["limits"].append(f"something else took {others * 100:.0f} % of a core meanwhile")
