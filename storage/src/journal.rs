@@ -401,6 +401,17 @@ impl Journal {
         self.files.len() > 1 && self.files.len() + 1 >= self.files_max
     }
 
+    /// Bytes that fit into this start's files, and those that may still be made, behind what waits.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        let current = self
+            .files
+            .back()
+            .map_or(0, |file| file.capacity_bytes - file.position);
+        let spare: u64 = self.spare.iter().map(|file| file.capacity_bytes).sum();
+        let to_make = self.files_max.saturating_sub(self.files_count()) as u64;
+        (current + spare + to_make * self.file_bytes).saturating_sub(self.backlog_bytes())
+    }
+
     /// The last sequence in the oldest file, if a newer file is in use.
     pub(crate) fn oldest_file_end(&self) -> Option<u64> {
         (self.files.len() > 1).then(|| self.files[0].sequence_last)

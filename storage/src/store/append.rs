@@ -160,7 +160,10 @@ impl Store {
         let memory_full =
             self.dirty_bytes > 0 && self.dirty_bytes + bytes > self.config.dirty_bytes_max;
         let backlog = state.journal.backlog_bytes() + state.straight_bytes;
-        let journal_full = backlog > 0 && backlog + bytes > self.config.journal_file_bytes;
+        // What frees its files needs room in the journal too.
+        let reserve = self.config.journal_file_bytes / 4;
+        let journal_full = (backlog > 0 && backlog + bytes > self.config.journal_file_bytes)
+            || (!essential && self.dirty_bytes > 0 && state.journal.room_bytes() < bytes + reserve);
         let space_full = !essential && !state.space.admits(bytes);
         if memory_full || journal_full || space_full || self.shutting_down {
             self.waits_for_room = true;

@@ -160,6 +160,7 @@ impl Store {
                     self.check_ready();
                 }
                 self.on_durable(now, dir);
+                self.tell_room();
             }
             Err(error) if is_full(&error) => {
                 self.dirs[dir].checkpoints.changed = true;

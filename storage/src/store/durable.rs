@@ -437,7 +437,9 @@ impl Store {
         }
         let memory = self.dirty_bytes < self.config.dirty_bytes_max / 4 * 3;
         let journals = self.dirs.iter().all(|dir| {
-            dir.offline || dir.journal.backlog_bytes() < self.config.journal_file_bytes / 2
+            let half = self.config.journal_file_bytes / 2;
+            let (backlog, room) = (dir.journal.backlog_bytes(), dir.journal.room_bytes());
+            dir.offline || (backlog < half && (room > half || self.dirty_bytes == 0))
         });
         if memory && journals {
             self.waits_for_room = false;
