@@ -1,8 +1,9 @@
 //! Installs the real clients, at pinned versions, from their registries into the build directory, once per change of their lists.
 //! Knows the package managers and nothing of what the clients do.
 
-use crate::workspace;
+use crate::{requirements, workspace};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,7 +15,9 @@ pub fn all() -> Result<(), String> {
     python(&lists, &to)?;
     node(&lists, &to)?;
     go(&lists, &to)?;
-    java(&lists, &to)
+    java(&lists, &to)?;
+    rskafka(&lists, &to)?;
+    kcat(&lists, &to)
 }
 
 fn python(lists: &Path, to: &Path) -> Result<(), String> {
@@ -114,6 +117,70 @@ fn java(lists: &Path, to: &Path) -> Result<(), String> {
                 .arg(&source))
         },
     )
+}
+
+fn rskafka(lists: &Path, to: &Path) -> Result<(), String> {
+    let project = lists.join("rskafka");
+    let manifest = project.join("Cargo.toml");
+    let files = [
+        manifest.clone(),
+        project.join("Cargo.lock"),
+        project.join("src/main.rs"),
+    ];
+    once(&to.join("rskafka"), &files, "Rust client", |directory| {
+        run(Command::new(workspace::cargo())
+            .args(["build", "--quiet", "--locked", "--manifest-path"])
+            .arg(&manifest)
+            .arg("--target-dir")
+            .arg(directory))
+    })
+}
+
+/// Starts the unpacked kcat with the libraries that were unpacked beside it.
+const KCAT_LAUNCHER: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu*) exec "$here/usr/bin/kcat" "$@"
+"#;
+
+/// kcat is in no registry of a language: what is installed is taken, else Debian's packages are unpacked, which needs no root.
+fn kcat(lists: &Path, to: &Path) -> Result<(), String> {
+    if requirements::kcat_installed() {
+        println!("kcat: the installed one");
+        return Ok(());
+    }
+    let list = lists.join("debian.txt");
+    let unpack = |directory: &Path| {
+        let packages = fs::read_to_string(&list)
+            .map_err(|error| format!("cannot read {}: {error}", list.display()))?;
+        let names = packages.lines().filter(|line| !line.starts_with('#'));
+        // Root's apt-get would download as a user who may not write here.
+        run(Command::new("apt-get")
+            .args(["-q", "-o", "APT::Sandbox::User=root", "download"])
+            .args(names)
+            .current_dir(directory))?;
+        run(Command::new("sh")
+            .args([
+                "-ec",
+                "for package in *.deb; do dpkg-deb -x \"$package\" .; done",
+            ])
+            .current_dir(directory))?;
+        let launcher = directory.join("kcat");
+        fs::write(&launcher, KCAT_LAUNCHER)
+            .and_then(|()| fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755)))
+            .map_err(|error| format!("cannot write {}: {error}", launcher.display()))?;
+        run(Command::new(&launcher).arg("-V"))
+    };
+    once(
+        &to.join("kcat"),
+        std::slice::from_ref(&list),
+        "kcat",
+        unpack,
+    )
+    .map_err(|error| {
+        format!(
+            "{error}\nmissing: kcat, and its packages cannot be fetched (apt-get update may help); install kcat (Debian: apt-get install kcat)"
+        )
+    })
 }
 
 /// Does the work in an empty directory unless it was finished there before from the same files.

@@ -75,6 +75,34 @@ const INTEROP: &[Requirement] = &[
     },
 ];
 
+const KCAT: Requirement = Requirement {
+    program: "kcat",
+    version_flag: "-V",
+    why: "is one of the clients",
+    install: "kcat (Debian: apt-get install kcat), or have apt-get and dpkg-deb, which fetch it",
+};
+
+/// What fetches kcat where it is not installed.
+const KCAT_FETCH: &[Requirement] = &[
+    Requirement {
+        program: "apt-get",
+        version_flag: "--version",
+        why: "downloads kcat",
+        install: "kcat itself (https://github.com/edenhill/kcat)",
+    },
+    Requirement {
+        program: "dpkg-deb",
+        version_flag: "--version",
+        why: "unpacks kcat",
+        install: "kcat itself (https://github.com/edenhill/kcat)",
+    },
+];
+
+/// True if kcat needs no fetching.
+pub fn kcat_installed() -> bool {
+    runs(&KCAT)
+}
+
 /// What building needs.
 pub fn build() -> Result<(), String> {
     check(BUILD)
@@ -83,6 +111,9 @@ pub fn build() -> Result<(), String> {
 /// What the suites with real clients need.
 pub fn interop() -> Result<(), String> {
     check(INTEROP)?;
+    if check(KCAT_FETCH).is_err() {
+        check(&[KCAT])?;
+    }
     let venv = Command::new("python3")
         .args(["-c", "import venv, ensurepip"])
         .stdout(Stdio::null())
