@@ -97,8 +97,12 @@ impl Arguments {
 
 /// `0-3`, `0,2,4-5`, or a single number: how many.
 fn parse_cores(text: &str) -> Result<Cores, String> {
-    let wrong =
-        || format!("--cores takes a range (0-3), a list (0,2) or a count (2), not '{text}'");
+    let wrong = || {
+        format!(
+            "--cores takes a range (0-3; 0-0 is processor 0 alone), a list (0,2) or a count of at \
+             least 1, not '{text}'"
+        )
+    };
     if !text.contains([',', '-']) {
         return match text.trim().parse() {
             Ok(0) | Err(_) => Err(wrong()),

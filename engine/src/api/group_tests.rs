@@ -20,7 +20,7 @@ use storage::types::{CoreId, Now};
 
 use crate::config::BrokerConfig;
 use crate::event::{Action, ConnId, Event, Task, TaskDone};
-use crate::metadata::{MetadataCommand, MetadataImage, MetadataReply};
+use crate::metadata::{MetadataCommand, MetadataImage, MetadataRecord, MetadataReply};
 use crate::shard::{Shard, ShardConfig};
 
 /// Files in memory.
@@ -177,7 +177,7 @@ impl Broker {
             monotonic_us: 1_000_000,
             wall_ms: 1_700_000_000_000,
         };
-        decide(&mut image, now, MetadataCommand::Start);
+        image.apply(&MetadataRecord::Start { count: 1 });
         let topics = vec![("t".to_owned(), uuid::Uuid::from_u128(77))];
         decide(&mut image, now, MetadataCommand::EnsureTopics { topics });
         Broker::over(MemoryDisk::default(), image, now)

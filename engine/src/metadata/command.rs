@@ -7,8 +7,6 @@ use storage::types::{PartitionIndex, TopicId};
 /// What the machine is asked. Ids and everything random are the asker's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetadataCommand {
-    /// The broker starts.
-    Start,
     /// A core needs producer ids.
     ReserveProducerIds,
     /// Topics are to be created as a client says.
@@ -104,11 +102,6 @@ pub enum ConfigEdit {
 /// The machine's answer, to be given when the records that came with it are durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetadataReply {
-    /// To `Start`.
-    Started {
-        /// Starts so far, this one included.
-        count: i32,
-    },
     /// To `ReserveProducerIds`.
     ProducerIds {
         /// The first id of the block.
@@ -168,9 +161,9 @@ impl MetadataReply {
             MetadataReply::ConfigsAltered(results) => {
                 MetadataReply::ConfigsAltered(all(results, error))
             }
-            MetadataReply::Started { .. }
-            | MetadataReply::ProducerIds { .. }
-            | MetadataReply::Failed(_) => MetadataReply::Failed(error),
+            MetadataReply::ProducerIds { .. } | MetadataReply::Failed(_) => {
+                MetadataReply::Failed(error)
+            }
         }
     }
 }
@@ -180,9 +173,7 @@ impl MetadataCommand {
     pub fn refusal(&self, error: ErrorCode) -> MetadataReply {
         let refusal = || Refusal::plain(error);
         match self {
-            MetadataCommand::Start | MetadataCommand::ReserveProducerIds => {
-                MetadataReply::Failed(error)
-            }
+            MetadataCommand::ReserveProducerIds => MetadataReply::Failed(error),
             MetadataCommand::CreateTopics { topics, .. } => MetadataReply::Created(
                 topics
                     .iter()

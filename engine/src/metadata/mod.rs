@@ -47,13 +47,6 @@ impl MetadataImage {
         command: &MetadataCommand,
     ) -> (Vec<MetadataRecord>, MetadataReply) {
         match command {
-            MetadataCommand::Start => {
-                let count = self.start_count() + 1;
-                (
-                    vec![MetadataRecord::Start { count }],
-                    MetadataReply::Started { count },
-                )
-            }
             MetadataCommand::ReserveProducerIds => {
                 let first = self.producer_id_next();
                 let next = first + i64::from(PRODUCER_ID_BLOCK);

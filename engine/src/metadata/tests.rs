@@ -32,8 +32,16 @@ impl Machine {
             image: MetadataImage::new("cluster".to_owned(), config),
             log: Vec::new(),
         };
-        machine.run(MetadataCommand::Start);
+        machine.start();
         machine
+    }
+
+    /// The broker starts.
+    fn start(&mut self) {
+        let count = self.image.start_count() + 1;
+        let record = MetadataRecord::Start { count };
+        self.image.apply(&record);
+        self.log.push(record);
     }
 
     fn run(&mut self, command: MetadataCommand) -> MetadataReply {
@@ -489,8 +497,8 @@ fn more_partitions_and_their_epochs() {
         partition_count: 2,
         ..topic("t", 1)
     }]);
-    machine.run(MetadataCommand::Start);
-    machine.run(MetadataCommand::Start);
+    machine.start();
+    machine.start();
     let more = |name: &str, count, assignments| NewPartitions {
         name: name.to_owned(),
         count,
@@ -527,7 +535,7 @@ fn more_partitions_and_their_epochs() {
         .map(|partition| machine.image.leader_epoch(&partition))
         .collect();
     assert_eq!(epochs, [2, 2, 0, 0, 0].map(LeaderEpoch));
-    machine.run(MetadataCommand::Start);
+    machine.start();
     let t = machine.image.topic("t").unwrap();
     assert_eq!(
         machine.image.leader_epoch(&t.partition(4).unwrap()),
@@ -838,7 +846,7 @@ fn replay_makes_the_same_image_also_after_compaction() {
     machine.delete(vec![named("b")]);
     machine.create(vec![topic("b", 3)]);
     machine.run(MetadataCommand::ReserveProducerIds);
-    machine.run(MetadataCommand::Start);
+    machine.start();
 
     let raw: Vec<RawRecord> = machine.log.iter().map(MetadataRecord::encode).collect();
     let replay = |raw: &[RawRecord]| {
