@@ -254,10 +254,25 @@ impl Store {
         }
     }
 
+    /// Goes on with what frees the oldest file, whatever became of the writes it asked for.
+    fn look_after_relief(&mut self, now: Now, dir: usize) {
+        let Some((_, pinning)) = &self.dirs[dir].checkpoints.relief else {
+            return;
+        };
+        for log in pinning.clone() {
+            match self.log(log) {
+                Some(partition) if partition.busy || partition.queued => {}
+                Some(partition) if partition.flush => self.want_flush(log),
+                _ => self.relieve(now, dir, log),
+            }
+        }
+        self.end_relief(now, dir);
+    }
+
     /// Takes checkpoints by time.
     pub(super) fn tick_checkpoints(&mut self, now: Now) {
         for dir in 0..self.dirs.len() {
-            self.end_relief(now, dir);
+            self.look_after_relief(now, dir);
             let state = &self.dirs[dir];
             let due = state.checkpoints.last_us + self.config.checkpoint_ms * 1_000;
             if state.ready && state.checkpoints.changed && now.monotonic_us >= due {

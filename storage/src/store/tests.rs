@@ -493,6 +493,25 @@ fn a_busy_logs_tail_block_stays_in_the_journal() {
     assert_eq!(segment.head_sequence, None, "a tail block was journaled");
 }
 
+/// A log with nothing but an old tail block has no whole block to flush: the tail is written then, and
+/// the journal goes on without anybody's tick.
+#[test]
+fn a_quiet_logs_tail_block_does_not_hold_the_journal() {
+    let mut bench = Bench::new();
+    let quiet = bench.create("quiet", 1, LogConfig::default());
+    let busy = bench.create("busy", 2, LogConfig::default());
+    let batch = batch_of(&[5; 300], 1);
+    assert!(bench.append(quiet, &batch).is_ok());
+    bench.run();
+    for _ in 0..2_000 {
+        assert!(bench.append(busy, &batch).is_ok());
+        bench.run();
+        assert!(bench.stores[0].gauges().journal_files <= 8);
+    }
+    let quiet = bench.stores[0].log(quiet).expect("it lives");
+    assert_eq!(quiet.pinned_sequence(), None);
+}
+
 /// Rule 11: what was acknowledged on a disk that fills up is written; then the disk heals.
 #[test]
 fn a_full_disk_keeps_what_it_acknowledged_and_heals() {

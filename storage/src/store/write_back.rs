@@ -119,7 +119,7 @@ impl Store {
             || self.dirs.iter().any(|dir| dir.journal.is_nearly_full())
     }
 
-    fn start_write_back(&mut self, _now: Now, log: LogId) {
+    fn start_write_back(&mut self, now: Now, log: LogId) {
         let Some(partition) = self.log_mut(log) else {
             return;
         };
@@ -137,8 +137,12 @@ impl Store {
         let Some((index, end)) = next_piece(partition, durable, settle) else {
             let settled = !partition.has_work(true);
             let partition = self.log_mut(log).expect("seen above");
-            partition.flush = false;
+            let flushed = std::mem::take(&mut partition.flush);
             partition.settle &= !settled;
+            if flushed {
+                // Nothing was left to flush: whoever waits for that must not wait for a write's end.
+                self.relieve(now, dir, log);
+            }
             return;
         };
         if !self.prepare_head(log, index, end, durable) {
