@@ -20,13 +20,14 @@ use storage::types::{CoreId, Now};
 
 use crate::admission::{Admission, FREE_BYTES, Place};
 use crate::connection_limits::ConnectionLimits;
-use crate::event::{Action, ConnId, ControlMessage, ControlReply, Event, Task, TaskDone};
+use crate::event::{Action, ConnId, ControlMessage, ControlReply, Event};
 use crate::journal_io::{JournalIo, Written};
 use crate::mesh::MeshMessage;
 use crate::mesh_link::MeshLinks;
 use crate::metrics::{Copies, ShardMetrics};
 use crate::ring_disk::RingDisk;
 use crate::shard::Shard;
+use crate::task_queue::TaskQueue;
 
 /// Completions taken from the kernel in one turn.
 const COMPLETIONS_PER_TURN: usize = 256;
@@ -105,52 +106,6 @@ pub struct CoreLinks {
     pub control: Receiver<ControlMessage>,
     /// To the control thread.
     pub replies: tokio::sync::mpsc::UnboundedSender<(CoreId, ControlReply)>,
-}
-
-/// Tasks to be run beside the serving loop, and what they report.
-#[derive(Clone, Default)]
-pub struct TaskQueue {
-    inner: Rc<RefCell<TaskQueueInner>>,
-}
-
-#[derive(Default)]
-struct TaskQueueInner {
-    to_start: VecDeque<Task>,
-    done: VecDeque<TaskDone>,
-    open_count: usize,
-}
-
-impl TaskQueue {
-    /// The next task to start.
-    pub fn next(&self) -> Option<Task> {
-        self.inner.borrow_mut().to_start.pop_front()
-    }
-
-    /// Reports a task that was started.
-    pub fn finish(&self, done: TaskDone) {
-        let mut inner = self.inner.borrow_mut();
-        inner.open_count -= 1;
-        inner.done.push_back(done);
-    }
-
-    /// Tasks that have not reported.
-    pub fn open_count(&self) -> usize {
-        self.inner.borrow().open_count
-    }
-
-    fn push(&self, task: Task) {
-        let mut inner = self.inner.borrow_mut();
-        inner.open_count += 1;
-        inner.to_start.push_back(task);
-    }
-
-    fn take_done(&self) -> Option<TaskDone> {
-        self.inner.borrow_mut().done.pop_front()
-    }
-
-    fn has_done(&self) -> bool {
-        !self.inner.borrow().done.is_empty()
-    }
 }
 
 /// One core's shard between its ring, its links and its tasks.

@@ -22,9 +22,10 @@ use storage::open_files::OpenFiles;
 use storage::types::CoreId;
 
 use crate::connection_limits::ConnectionLimits;
-use crate::core_io::{CoreIo, CoreLinks, Machine, TaskQueue};
+use crate::core_io::{CoreIo, CoreLinks, Machine};
 use crate::event::Task;
 use crate::ring_disk::RingDisk;
+use crate::task_queue::TaskQueue;
 
 /// Memory that glommio registers for its own I/O, of which there is none; more would only be locked.
 const EXECUTOR_MEMORY_BYTES: usize = 1 << 20;

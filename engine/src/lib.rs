@@ -35,4 +35,5 @@ mod serve;
 pub mod shard;
 pub mod start;
 mod sync;
+pub mod task_queue;
 mod walk_task;
