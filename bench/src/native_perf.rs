@@ -131,13 +131,7 @@ pub fn produce(
     out: &mut dyn Write,
 ) -> Result<producer_perf::Summary, Failure> {
     let config = producer_config(properties)?;
-    if plan.warmup_records > 0 {
-        writeln!(
-            out,
-            "Warmup first {} records. Steady state results will print after the complete test summary.",
-            plan.warmup_records
-        )?;
-    }
+    plan.announce_warmup(out)?;
     let mut client = connect(properties)?;
     let topic = client.topic(&plan.topic, true)?;
     let start_ms = clock::wall_ms();

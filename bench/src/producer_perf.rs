@@ -42,6 +42,19 @@ pub struct Plan {
     pub print_metrics: bool,
 }
 
+impl Plan {
+    /// Says, as Kafka's tool does, that the first records are for warming up.
+    pub(crate) fn announce_warmup(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        match self.warmup_records {
+            0 => Ok(()),
+            records => writeln!(
+                out,
+                "Warmup first {records} records. Steady state results will print after the complete test summary.",
+            ),
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Summary {
@@ -123,13 +136,7 @@ pub fn run(config: &ClientConfig, plan: &Plan, out: &mut dyn Write) -> Result<Su
     if plan.print_metrics {
         config.set("statistics.interval.ms", "500");
     }
-    if plan.warmup_records > 0 {
-        writeln!(
-            out,
-            "Warmup first {} records. Steady state results will print after the complete test summary.",
-            plan.warmup_records
-        )?;
-    }
+    plan.announce_warmup(out)?;
     let start_ms = clock::wall_ms();
     let counters = Counters {
         stats: Stats::new(start_ms, plan.interval_ms, false),

@@ -176,7 +176,7 @@ impl Segment {
     }
 
     /// How much space the file should have so that `length` fits: the `whole` segment, or steps of half of what it has,
-    /// at least 4 KiB, at most 4 MiB, and never beyond what the segment may grow to by much.
+    /// at least four blocks, at most 4 MiB, and never beyond what the segment may grow to by much.
     pub(crate) fn allocation_for(
         &self,
         length: u64,
