@@ -38,7 +38,8 @@ def _run(row, side, run, piece):
     if run["workload"]["rate"]:
         latencies.append(_latency("sent", run["latency_from_actual_us"]))
     return {
-        "format": "millrace-bench-1", "name": side, "tool": "bench load", "elapsed_s": window,
+        "format": "millrace-bench-1", "name": side, "tool": "bench load",
+        "started_ms": run["started_ms"], "elapsed_s": window,
         "commands": {"generator": run["command"], "script": piece["command"]},
         "machine": {key: str(value) for key, value in piece["machine"].items()},
         "versions": {"generator": run["version"], "commit": piece["machine"]["commit"]},

@@ -58,9 +58,17 @@ enum Phase {
 /// What was used when the window began.
 #[derive(Debug)]
 struct Opening {
+    wall_ms: i64,
     broker: Option<Usage>,
     thread_cpu_seconds: f64,
     idle_ns: u64,
+}
+
+/// What the window's end tells of everything but the requests.
+struct Closing {
+    started_ms: i64,
+    generator: Generator,
+    broker: Option<Broker>,
 }
 
 /// What has been measured so far.
@@ -235,16 +243,17 @@ impl<W: Wire> Run<'_, W> {
                 }
             }
         }
-        let (broker, generator) = closing.expect("the drain follows the window");
+        let closing = closing.expect("the drain follows the window");
         let tally = self.tally;
         Ok(Measured {
+            started_ms: closing.started_ms,
             window_seconds: (tally.window_to_ns - tally.window_from_ns) as f64 / 1e9,
             requests: tally.requests,
             records: tally.records,
             value_bytes: tally.value_bytes,
             latencies: tally.latencies,
-            generator,
-            broker,
+            generator: closing.generator,
+            broker: closing.broker,
             seconds: tally.seconds,
         })
     }
@@ -260,6 +269,7 @@ impl<W: Wire> Run<'_, W> {
 
     fn open_window(&mut self) -> Result<(), Failure> {
         self.opening = Some(Opening {
+            wall_ms: clock::wall_ms(),
             broker: self.usage()?,
             thread_cpu_seconds: thread_cpu_seconds(),
             idle_ns: self.idle_ns,
@@ -270,7 +280,7 @@ impl<W: Wire> Run<'_, W> {
         Ok(())
     }
 
-    fn close_window(&mut self) -> Result<(Option<Broker>, Generator), Failure> {
+    fn close_window(&mut self) -> Result<Closing, Failure> {
         let tally = &mut self.tally;
         tally.phase = Phase::Drain;
         tally.window_to_ns = tally.now_ns;
@@ -292,7 +302,11 @@ impl<W: Wire> Run<'_, W> {
             busy_share: 1.0 - (self.idle_ns - opening.idle_ns) as f64 / 1e9 / seconds,
             lag: self.lag.clone(),
         };
-        Ok((broker, generator))
+        Ok(Closing {
+            started_ms: opening.wall_ms,
+            generator,
+            broker,
+        })
     }
 
     /// Waits for events, for the next request that is due, or for the end of the phase.

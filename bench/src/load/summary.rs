@@ -118,6 +118,8 @@ impl Broker {
 /// What was measured.
 #[derive(Debug, Clone)]
 pub struct Measured {
+    /// When the window began: milliseconds since 1970.
+    pub started_ms: i64,
     /// How long the window really was.
     pub window_seconds: f64,
     /// Requests that were answered in it.
@@ -360,6 +362,7 @@ impl Summary {
                 "spin": workload.spin,
                 "core": workload.core,
             },
+            "started_ms": measured.started_ms,
             "window_seconds": measured.window_seconds,
             "requests": measured.requests,
             "records": measured.records,

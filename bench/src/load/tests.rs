@@ -182,6 +182,8 @@ fn a_closed_loop_runs_and_counts() {
     assert_eq!(measured.latencies.intended_us, measured.latencies.actual_us);
     let told = summary.json();
     assert_eq!(told["workload"]["partitions"], 4);
+    let age_ms = crate::clock::wall_ms() - told["started_ms"].as_i64().unwrap();
+    assert!((0..3_600_000).contains(&age_ms), "{age_ms}");
     assert!(told["latency_from_intended_us"]["histogram"].is_string());
     assert!(summary.text().contains("requests/s"));
 }
