@@ -161,9 +161,10 @@ pub fn test(skip_interop: bool, only: &[String], filter: Option<&str>) -> Report
 }
 
 /// Simulation: one seed, or fresh ones for some minutes.
-pub fn sim(seed: Option<u64>, minutes: u64) -> Report {
+pub fn sim(seed: Option<u64>, steps: u32, minutes: u64) -> Report {
     let mut report = Report::default();
     let mut command = program("sim");
+    command.args(["--steps", &steps.to_string()]);
     match seed {
         Some(seed) => command.args(["--seed", &seed.to_string()]),
         None => command.args(["--minutes", &minutes.to_string()]),

@@ -41,6 +41,9 @@ enum Task {
         /// Replay this seed only; without it, fresh seeds are drawn until the time is up
         #[arg(long)]
         seed: Option<u64>,
+        /// How many steps whole shards take; short runs start and stop more often
+        #[arg(long, default_value_t = 12_000)]
+        steps: u32,
         /// How long to draw seeds
         #[arg(long, default_value_t = 2)]
         minutes: u64,
@@ -139,7 +142,11 @@ fn main() -> ExitCode {
             only,
             filter,
         } => checks::test(skip_interop, &only, filter.as_deref()),
-        Task::Sim { seed, minutes } => checks::sim(seed, minutes),
+        Task::Sim {
+            seed,
+            steps,
+            minutes,
+        } => checks::sim(seed, steps, minutes),
         Task::Fuzz {
             name,
             seconds,

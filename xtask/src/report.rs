@@ -2,9 +2,14 @@
 //! Knows how `cargo test` and the Python suites state their results, and nothing about what they check.
 
 use std::borrow::BorrowMut;
-use std::io::{BufRead, BufReader, Write};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Lines of a failed step's output that the summary says again: who keeps only the end of an output finds
+/// there what failed.
+const TAIL_LINES: usize = 15;
 
 /// What has been run so far.
 #[derive(Default)]
@@ -20,48 +25,71 @@ struct Step {
     passed: u64,
     failed: u64,
     took: Duration,
+    /// The last lines that it printed.
+    tail: VecDeque<String>,
+}
+
+/// What a step has printed so far.
+#[derive(Default)]
+struct Printed {
+    passed: u64,
+    failed: u64,
+    tail: VecDeque<String>,
+}
+
+impl Printed {
+    /// Takes a line: its results count, and it is one of the last.
+    fn line(&mut self, line: &str) {
+        if let Some((passed, failed)) = counted(line) {
+            self.passed += passed;
+            self.failed += failed;
+        }
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.trim_end().to_string());
+    }
+
+    /// Shows what comes at once, and takes it line by line.
+    fn follow(&mut self, from: impl Read, out: &mut impl Write) -> std::io::Result<()> {
+        for line in BufReader::new(from).split(b'\n') {
+            let line = line?;
+            out.write_all(&line)?;
+            out.write_all(b"\n")?;
+            self.line(&String::from_utf8_lossy(&line));
+        }
+        Ok(())
+    }
 }
 
 impl Report {
-    /// Runs a command as a step. Its results are counted from what it prints; a command that prints none counts as one check.
+    /// Runs a command as a step; what it says on stderr comes with the rest, in its order. Its results are
+    /// counted from what it prints; a command that prints none counts as one check.
     pub fn run(&mut self, name: &str, mut command: impl BorrowMut<Command>) -> bool {
         let command = command.borrow_mut();
         banner(name);
         println!("$ {}", shown(command));
         let started = now();
-        let (mut passed, mut failed) = (0, 0);
-        let status = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .and_then(|mut child| {
-                let stdout = child.stdout.take().expect("stdout is piped");
-                let mut out = std::io::stdout().lock();
-                for line in BufReader::new(stdout).split(b'\n') {
-                    let line = line?;
-                    out.write_all(&line)?;
-                    out.write_all(b"\n")?;
-                    if let Some((more_passed, more_failed)) =
-                        counted(&String::from_utf8_lossy(&line))
-                    {
-                        passed += more_passed;
-                        failed += more_failed;
-                    }
-                }
-                child.wait()
-            });
+        let mut printed = Printed::default();
+        let status = run_merged(command, &mut printed, &mut std::io::stdout().lock());
+        let (mut passed, mut failed) = (printed.passed, printed.failed);
+        let mut say = |what: String| {
+            println!("{what}");
+            printed.line(&what);
+        };
         match status {
             Ok(status) if status.success() && passed + failed == 0 => passed = 1,
             Ok(status) if status.success() => {}
             Ok(status) => {
-                println!("{name}: ended with {status}");
+                say(format!("{name}: ended with {status}"));
                 failed = failed.max(1);
             }
             Err(error) => {
-                println!("{name}: cannot run: {error}");
+                say(format!("{name}: cannot run: {error}"));
                 failed += 1;
             }
         }
-        self.add(name, passed, failed, started.elapsed());
+        self.add(name, passed, failed, started.elapsed(), printed.tail);
         failed == 0
     }
 
@@ -70,14 +98,17 @@ impl Report {
         banner(name);
         let started = now();
         let outcome = work();
+        let mut printed = Printed::default();
         if let Err(why) = &outcome {
             println!("{why}");
+            why.lines().for_each(|line| printed.line(line));
         }
         self.add(
             name,
             u64::from(outcome.is_ok()),
             u64::from(outcome.is_err()),
             started.elapsed(),
+            printed.tail,
         );
         outcome.is_ok()
     }
@@ -88,7 +119,14 @@ impl Report {
         self.skipped.push(what.to_string());
     }
 
-    fn add(&mut self, name: &str, passed: u64, failed: u64, took: Duration) {
+    fn add(
+        &mut self,
+        name: &str,
+        passed: u64,
+        failed: u64,
+        took: Duration,
+        tail: VecDeque<String>,
+    ) {
         let word = if failed == 0 { "ok" } else { "FAILED" };
         println!(
             "-- {name}: {word}, {passed} passed, {failed} failed, {:.1} s",
@@ -101,11 +139,18 @@ impl Report {
             passed,
             failed,
             took,
+            tail,
         });
     }
 
-    /// Prints the summary; true if nothing failed and something was run.
+    /// Prints the end of what failed, and the summary; true if nothing failed and something was run.
     pub fn finish(self) -> bool {
+        for step in self.steps.iter().filter(|step| step.failed > 0) {
+            banner(&format!("the end of: {}", step.name));
+            for line in &step.tail {
+                println!("{line}");
+            }
+        }
         banner("summary");
         for step in &self.steps {
             let word = if step.failed == 0 { "ok    " } else { "FAILED" };
@@ -123,6 +168,25 @@ impl Report {
         println!("{} passed, {} failed", self.passed, self.failed);
         self.failed == 0 && self.passed > 0
     }
+}
+
+/// Runs a command to its end, with one pipe for all that it prints.
+fn run_merged(
+    command: &mut Command,
+    printed: &mut Printed,
+    out: &mut impl Write,
+) -> std::io::Result<std::process::ExitStatus> {
+    if std::io::stderr().is_terminal() {
+        // It does not see the terminal behind the pipe.
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let (from, into) = std::io::pipe()?;
+    let child = command.stdout(into.try_clone()?).stderr(into).spawn();
+    // The command holds the pipe's other end until it is told to go on without.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = child?;
+    printed.follow(from, out)?;
+    child.wait()
 }
 
 fn banner(name: &str) {
@@ -164,7 +228,27 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
-    use super::counted;
+    use super::{Printed, TAIL_LINES, counted, run_merged};
+    use std::process::Command;
+
+    #[test]
+    fn the_end_of_what_a_step_prints_is_kept_from_both_its_outputs_in_order() {
+        let mut printed = Printed::default();
+        let script = "for i in $(seq 40); do echo out $i; echo err $i >&2; done; echo 3 passed, 1 failed; exit 1";
+        let status = run_merged(
+            Command::new("sh").args(["-c", script]),
+            &mut printed,
+            &mut std::io::sink(),
+        );
+        assert!(!status.expect("a shell").success());
+        let tail: Vec<String> = printed.tail.into_iter().collect();
+        assert_eq!(tail.len(), TAIL_LINES);
+        assert_eq!(
+            tail[TAIL_LINES - 4..],
+            ["err 39", "out 40", "err 40", "3 passed, 1 failed"]
+        );
+        assert_eq!((printed.passed, printed.failed), (3, 1));
+    }
 
     #[test]
     fn results_are_counted_from_both_forms_and_from_nothing_else() {

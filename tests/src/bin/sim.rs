@@ -2,6 +2,7 @@
 //! seeds until the time is up. Knows no broker code beyond what the simulations are called.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,8 +32,23 @@ struct Arguments {
     minutes: u64,
 }
 
+thread_local! {
+    /// The command that repeats what runs now.
+    static COMMAND: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// The last line that a failed run prints, whether the model or an assertion of the broker has failed.
+fn name_command() {
+    COMMAND.with_borrow(|command| eprintln!("to see it again: {command}"));
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        name_command();
+    }));
     let outcome = if let Some(seed) = arguments.seed {
         both(seed, arguments.steps)
     } else if arguments.replay {
@@ -44,6 +60,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("{why}");
+            name_command();
             ExitCode::FAILURE
         }
     }
@@ -51,6 +68,7 @@ fn main() -> ExitCode {
 
 /// Runs one seed through both simulations.
 fn both(seed: u64, steps: u32) -> Result<(), String> {
+    COMMAND.set(format!("cargo xtask sim --seed {seed} --steps {steps}"));
     storage::sim::run(seed, STORAGE_STEPS)?;
     millrace_tests::sim::run(seed, steps)
 }
@@ -66,6 +84,9 @@ fn replay() -> Result<(), String> {
         };
         let seed: u64 = seed.parse().map_err(|_| wrong())?;
         let steps: u32 = steps.parse().map_err(|_| wrong())?;
+        COMMAND.set(String::from(
+            "cargo run --profile checks -p millrace-tests --bin sim -- --replay",
+        ));
         match simulation {
             "shards" => millrace_tests::sim::run(seed, steps)?,
             "storage" => storage::sim::run(seed, u64::from(steps))?,
@@ -78,13 +99,15 @@ fn replay() -> Result<(), String> {
 /// Runs seeds that nobody has seen until the time is up.
 fn fresh(time: Duration, steps: u32) -> Result<(), String> {
     let first = fresh_seed();
+    // Known even where the program is killed.
+    println!("fresh seeds from {first} on, of {steps} steps");
     let began = now();
     let mut count = 0;
     while began.elapsed() < time {
         both(first.wrapping_add(count), steps)?;
         count += 1;
     }
-    println!("{count} seeds from {first} on");
+    println!("{count} seeds held, from {first} on");
     Ok(())
 }
 
