@@ -21,6 +21,9 @@ struct Arguments {
     /// Run this seed only
     #[arg(long)]
     seed: Option<u64>,
+    /// So many seeds from that one on
+    #[arg(long, default_value_t = 1)]
+    count: u64,
     /// Steps of each run of whole shards
     #[arg(long, default_value_t = SHARD_STEPS)]
     steps: u32,
@@ -50,7 +53,12 @@ fn main() -> ExitCode {
         name_command();
     }));
     let outcome = if let Some(seed) = arguments.seed {
-        both(seed, arguments.steps)
+        let mut seeds = (0..arguments.count).map(|at| seed.wrapping_add(at));
+        seeds.try_for_each(|seed| {
+            let trace = both(seed, arguments.steps)?;
+            println!("seed {seed} held; the way it went has the number {trace:016x}");
+            Ok(())
+        })
     } else if arguments.replay {
         replay()
     } else {
@@ -66,11 +74,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs one seed through both simulations.
-fn both(seed: u64, steps: u32) -> Result<(), String> {
+/// Runs one seed through both simulations; the number tells whether two runs went the same way.
+fn both(seed: u64, steps: u32) -> Result<u64, String> {
     COMMAND.set(format!("cargo xtask sim --seed {seed} --steps {steps}"));
     storage::sim::run(seed, STORAGE_STEPS)?;
-    millrace_tests::sim::run(seed, steps)
+    millrace_tests::sim::run_traced(seed, steps)
 }
 
 /// Runs every seed that once failed.
