@@ -50,7 +50,7 @@ mod write_back;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 
-pub use crate::tasks::{StoreTask, StoreTaskDone};
+pub use crate::tasks::{StoreTask, StoreTaskDone, partition_metadata};
 pub use api::{
     AppendError, AppendStamp, Appended, DurableWrite, FileRef, Found, LogConfig, LogId, Lookup,
     LookupKind, Notice, PartitionKey, Read, ReadError, StoreAction, StoreConfig, StoreCounters,

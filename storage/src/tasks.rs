@@ -581,7 +581,7 @@ async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<(
 }
 
 /// The contents of `partition.metadata`, as Kafka writes it (KIP-516): the id in URL-safe base64.
-pub(crate) fn partition_metadata(topic_id: uuid::Uuid) -> String {
+pub fn partition_metadata(topic_id: uuid::Uuid) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::from("version: 0\ntopic_id: ");
     for group in topic_id.as_bytes().chunks(3) {

@@ -27,10 +27,8 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Whether the state of the disk lets the broker refuse this partition with this error.
     pub fn may_refuse(&self, topic: TopicRef, partition: i32, error: i16) -> bool {
-        error == STORAGE_ERROR
-            && self
-                .world
-                .may_refuse(&self.model.topics[topic].name, partition)
+        let known = &self.model.topics[topic];
+        error == STORAGE_ERROR && self.world.may_refuse(&known.name, known.id, partition)
     }
 
     /// A batch was acknowledged at `base`, now.

@@ -33,7 +33,7 @@ use client::{Context, between, pick};
 use committer::Committer;
 use consumer::Consumer;
 use members::Members;
-use model::{Life, Model, ensure};
+use model::{Life, Model, Topic, ensure};
 use pipeline::Pipeline;
 use prober::Prober;
 use producer::{Idempotent, Plain};
@@ -412,8 +412,8 @@ impl Simulation {
         let mut checker = Checker::default();
         for topic in self.model.live() {
             for partition in 0..self.model.topics[topic].partitions.len() {
-                let name = &self.model.topics[topic].name;
-                if self.world.is_broken() && self.world.may_refuse(name, partition as i32) {
+                let known = &self.model.topics[topic];
+                if !is_sound(&self.world, known, partition as i32) {
                     continue;
                 }
                 let mut cx = Self::context(&mut self.world, &mut self.model, &mut self.rng);
@@ -444,8 +444,8 @@ impl Simulation {
 }
 
 /// Whether a partition surely lies in a directory that works.
-fn is_sound(world: &World, topic: &str, partition: i32) -> bool {
-    !(world.is_broken() && world.may_refuse(topic, partition))
+fn is_sound(world: &World, topic: &Topic, partition: i32) -> bool {
+    !(world.is_broken() && world.may_refuse(&topic.name, topic.id, partition))
 }
 
 #[cfg(test)]

@@ -295,10 +295,13 @@ impl Model {
     }
 
     /// Lazy topics have flushed by now what was acknowledged a while ago, where `sound` says that their disk is.
-    pub fn note_flushed(&mut self, now_us: u64, sound: impl Fn(&str, i32) -> bool) {
+    pub fn note_flushed(&mut self, now_us: u64, sound: impl Fn(&Topic, i32) -> bool) {
         for topic in self.topics.iter_mut().filter(|topic| topic.kind.lazy) {
-            for (partition, state) in topic.partitions.iter_mut().enumerate() {
-                if !sound(&topic.name, partition as i32) {
+            let sound: Vec<bool> = (0..topic.partitions.len())
+                .map(|at| sound(topic, at as i32))
+                .collect();
+            for (state, sound) in topic.partitions.iter_mut().zip(sound) {
+                if !sound {
                     continue;
                 }
                 let flushed = state.places.values().filter(|place| {
@@ -353,10 +356,13 @@ impl Model {
     }
 
     /// A start brought everything back that had survived, and made it durable.
-    pub fn note_start(&mut self, sound: impl Fn(&str, i32) -> bool) {
+    pub fn note_start(&mut self, sound: impl Fn(&Topic, i32) -> bool) {
         for topic in self.topics.iter_mut().filter(|topic| topic.kind.lazy) {
-            for (partition, state) in topic.partitions.iter_mut().enumerate() {
-                if !state.cut && sound(&topic.name, partition as i32) {
+            let sound: Vec<bool> = (0..topic.partitions.len())
+                .map(|at| sound(topic, at as i32))
+                .collect();
+            for (state, sound) in topic.partitions.iter_mut().zip(sound) {
+                if !state.cut && sound {
                     state.flushed_floor = state.end_floor;
                 }
             }

@@ -1,6 +1,9 @@
 //! What is wrong with the simulated machine's disk: directories that give EIO, no room, and how long the
 //! broker may take to find room again. Knows no core and no request.
 
+use storage::store::partition_metadata;
+use storage::types::TopicId;
+
 use super::World;
 
 /// What is wrong with the disk.
@@ -77,14 +80,18 @@ impl World {
     }
 
     /// Whether a partition may be refused because of the disk: not one that lies in a sound directory, whatever
-    /// has become of the others.
-    pub fn may_refuse(&self, topic: &str, partition: i32) -> bool {
+    /// has become of the others. One of the same name that was deleted may lie there still; `id` tells them
+    /// apart.
+    pub fn may_refuse(&self, topic: &str, id: TopicId, partition: i32) -> bool {
         match &self.fault {
             None => false,
             Some(Fault::Full | Fault::Healing { .. }) => true,
             Some(Fault::Broken { dir, .. }) => {
-                !self.dirs.iter().enumerate().any(|(index, path)| {
-                    index != *dir && self.disk.exists(&path.join(format!("{topic}-{partition}")))
+                let metadata = partition_metadata(id).into_bytes();
+                let name = format!("{topic}-{partition}/partition.metadata");
+                let sound = self.dirs.iter().enumerate();
+                !sound.filter(|(index, _)| index != dir).any(|(_, path)| {
+                    self.disk.contents(&path.join(&name)).as_ref() == Some(&metadata)
                 })
             }
         }
