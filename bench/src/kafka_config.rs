@@ -235,6 +235,11 @@ fn special(
             }
             Ok(())
         }
+        // librdkafka takes any number of brokers.
+        "acks" if !matches!(short.trim(), "all" | "-1" | "0" | "1") => Err(Failure(format!(
+            "Invalid value {} for configuration acks: String must be one of: all, -1, 0, 1",
+            short.trim()
+        ))),
         "acks" => set(config, java, java, short.trim()),
         other => unreachable!("{other} has no special treatment"),
     }
@@ -381,6 +386,13 @@ mod tests {
                 == Some("false")
         };
         assert!(off(&[("acks", "1")]) && off(&[("retries", "0")]));
+        assert_eq!(
+            producer(&properties(&[("acks", "7")])).err(),
+            Some(Failure(
+                "Invalid value 7 for configuration acks: String must be one of: all, -1, 0, 1"
+                    .to_owned()
+            ))
+        );
         assert!(!off(&[("acks", "-1")]) && !off(&[("acks", "1"), ("enable.idempotence", "true")]));
     }
 

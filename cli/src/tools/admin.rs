@@ -30,6 +30,8 @@ pub fn show((topic, partition): &TopicPartition) -> String {
 pub struct AdminError {
     /// The broker's error, if it was one.
     pub code: Option<ErrorCode>,
+    /// What the broker answered without an error does not suit the question.
+    pub illegal: bool,
     /// The sentence.
     pub message: String,
 }
@@ -40,6 +42,7 @@ impl AdminError {
         let message = message.unwrap_or_else(|| kafka_errors::message(code).to_owned());
         AdminError {
             code: Some(code),
+            illegal: false,
             message,
         }
     }
@@ -48,6 +51,7 @@ impl AdminError {
     pub fn java(&self) -> String {
         let class = match self.code {
             Some(code) => kafka_errors::class(code),
+            None if self.illegal => "java.lang.IllegalArgumentException".to_owned(),
             None => "org.apache.kafka.common.errors.TimeoutException".to_owned(),
         };
         format!("{class}: {}", self.message)
@@ -60,10 +64,12 @@ impl From<ClientError> for AdminError {
             ClientError::Refused(code, message) => AdminError::new(code, message),
             ClientError::Unsupported(_) => AdminError {
                 code: Some(ErrorCode::UnsupportedVersion),
+                illegal: false,
                 message: error.to_string(),
             },
             other => AdminError {
                 code: None,
+                illegal: false,
                 message: other.to_string(),
             },
         }
@@ -405,6 +411,7 @@ impl Admin {
                 results.push(found.remove(name).unwrap_or_else(|| {
                     Err(AdminError {
                         code: Some(ErrorCode::UnknownServerError),
+                        illegal: false,
                         message: format!(
                             "The node response did not contain a result for config resource {name}"
                         ),

@@ -490,6 +490,7 @@ impl Groups<'_> {
         if !protocol.is_empty() && protocol != "consumer" {
             return Err(AdminError {
                 code: None,
+                illegal: true,
                 message: format!("GroupId {group} is not a consumer group ({protocol})."),
             });
         }

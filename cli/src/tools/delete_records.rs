@@ -60,6 +60,7 @@ fn run(found: &ArgMatches) -> Outcome {
         let outcome = outcomes.remove(&partition).unwrap_or_else(|| {
             Err(AdminError {
                 code: None,
+                illegal: false,
                 message: format!(
                     "The response did not contain a result for {}",
                     show(&partition)

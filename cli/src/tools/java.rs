@@ -1,8 +1,13 @@
 //! What Java's collections and formatter do, where the tools' output shows it: hash order, base64 ids, numbers. Any thread; knows no tool.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 use uuid::Uuid;
+
+/// As Java's decoder, it does not mind what the last character says beyond the last byte.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// Java's `String.hashCode`, over UTF-16.
 pub fn string_hash(text: &str) -> i32 {
@@ -67,7 +72,7 @@ pub fn parse_uuid(text: &str) -> Result<Uuid, String> {
             prefix(text)
         ));
     }
-    let bytes = URL_SAFE_NO_PAD
+    let bytes = LENIENT
         .decode(text.trim_end_matches('='))
         .map_err(|e| e.to_string())?;
     let length = bytes.len();
@@ -129,6 +134,7 @@ mod tests {
             Ok(Uuid::from_u128(u128::MAX))
         );
         assert!(parse_uuid("AAAA").unwrap_err().contains("3 bytes"));
+        assert!(parse_uuid("xxx").unwrap_err().contains("2 bytes"));
         assert!(
             parse_uuid("AAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
                 .unwrap_err()
