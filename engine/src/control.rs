@@ -19,12 +19,17 @@ use storage::types::CoreId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::event::{ControlMessage, ControlReply};
 use crate::metrics::{BrokerGauges, ShardMetrics, encode};
+use crate::room;
 
 /// Longest that a scrape waits for the cores: Prometheus itself waits ten seconds by default.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A start that waits so long for room on a full disk is given up.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A way to a core: puts the message into its queue and wakes it.
 pub type ToCore = Box<dyn Fn(ControlMessage) + Send>;
@@ -49,7 +54,8 @@ pub struct ControlConfig {
 /// Runs the control thread until every core is gone.
 ///
 /// # Errors
-/// The system refuses the event loop, the signals or the socket.
+/// The system refuses the event loop, the signals or the socket; or, of the kind `StorageFull`, the start
+/// finds no room on the disk: then the error is the whole sentence for the operator.
 pub fn run(config: ControlConfig) -> io::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -87,6 +93,8 @@ struct Control {
     /// Cores that are stopping and have no connections any more.
     quiet: BTreeSet<CoreId>,
     dirs_offline: BTreeSet<String>,
+    /// A log directory that was full before every core served, and until when room may come.
+    lacks_room: Option<(String, Instant)>,
     start_time_seconds: u64,
     /// Who waits for the metrics that are being gathered; nothing is gathered while nobody waits.
     scrapes: Vec<oneshot::Sender<(Vec<ShardMetrics>, BrokerGauges)>>,
@@ -123,11 +131,20 @@ async fn serve(config: ControlConfig) -> io::Result<()> {
         stopping: false,
         quiet: BTreeSet::new(),
         dirs_offline: BTreeSet::new(),
+        lacks_room: None,
         start_time_seconds,
         scrapes: Vec::new(),
     };
     loop {
+        let give_up = control.lacks_room.as_ref().map(|(_, until)| *until);
         tokio::select! {
+            () = until(give_up) => {
+                if let Some((dir, _)) = control.lacks_room.take()
+                    && control.on_ready.is_some()
+                {
+                    return Err(io::Error::new(io::ErrorKind::StorageFull, room::lacking(&dir)));
+                }
+            }
             reply = replies.recv() => match reply {
                 Some((core, reply)) => control.on_reply(core, reply),
                 None => return Ok(()),
@@ -137,6 +154,14 @@ async fn serve(config: ControlConfig) -> io::Result<()> {
             _ = terminate.recv() => control.on_stop("SIGTERM"),
             _ = interrupt.recv() => control.on_stop("SIGINT"),
         }
+    }
+}
+
+/// Never, where there is no such moment.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -172,6 +197,11 @@ impl Control {
                         // A scrape that gave up waiting needs no answer.
                         let _ = scrape.send((cores.clone(), broker));
                     }
+                }
+            }
+            ControlReply::DirFull { dir } => {
+                if self.on_ready.is_some() && self.lacks_room.is_none() {
+                    self.lacks_room = Some((dir, Instant::now() + ROOM_TIMEOUT));
                 }
             }
             ControlReply::DirOffline { dir, why } => {

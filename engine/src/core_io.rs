@@ -42,8 +42,8 @@ const SWEEP_US: u64 = 1_000_000;
 const CLOSE_GRACE_US: u64 = 10_000_000;
 /// How long a listener rests after the machine ran out of descriptors, in microseconds.
 const ACCEPT_REST_US: u64 = 100_000;
-/// How often it is looked whether a connection that waits for `max.connections` may be served, in
-/// microseconds.
+/// How often it is looked whether a connection that waits for `max.connections` or
+/// `max.connection.creation.rate` may be served, in microseconds.
 const ENTER_AGAIN_US: u64 = 100_000;
 
 /// What a core serves: the shard, or a stand-in in tests.
@@ -134,7 +134,8 @@ pub struct CoreIo<M> {
     sending: BTreeSet<ConnId>,
     sweep_us: u64,
     limits: Arc<ConnectionLimits>,
-    /// Accepted while there were `max.connections` already: nothing is read from them yet.
+    /// Accepted while there were `max.connections` already, or too soon after others: nothing is read from
+    /// them yet.
     entering: VecDeque<(usize, SocketId, SocketAddr)>,
     enter_us: u64,
     accept_again: Vec<(usize, u64)>,
@@ -377,7 +378,7 @@ impl<M: Machine> CoreIo<M> {
         if !self.limits.enter_ip(peer.ip()) {
             tracing::debug!(%peer, "closing a connection: its address has max.connections.per.ip");
             self.ring.borrow_mut().close(socket);
-        } else if !self.entering.is_empty() || !self.limits.enter() {
+        } else if !self.entering.is_empty() || !self.limits.enter(now.monotonic_us) {
             self.entering.push_back((listener, socket, peer));
         } else {
             self.admit_connection(now, listener, socket, peer);
@@ -618,7 +619,9 @@ impl<M: Machine> CoreIo<M> {
                             }
                         }
                         ControlReply::Metrics(metrics) => self.add_metrics(metrics),
-                        ControlReply::Quiet | ControlReply::DirOffline { .. } => {}
+                        ControlReply::Quiet
+                        | ControlReply::DirFull { .. }
+                        | ControlReply::DirOffline { .. } => {}
                     }
                     // Fails when the control thread is gone: then nobody is left to tell.
                     let _ = self.links.replies.send((self.core, reply));
@@ -631,6 +634,7 @@ impl<M: Machine> CoreIo<M> {
                     self.listeners.clear();
                     self.ring.borrow_mut().stop_accepting();
                 }
+                Action::LimitConnections { rate_max } => self.limits.set_rate(rate_max),
                 Action::Stop => self.stopped = true,
             }
         }
@@ -677,7 +681,7 @@ impl<M: Machine> CoreIo<M> {
         }
         if now.monotonic_us >= self.enter_us && !self.entering.is_empty() {
             self.enter_us = now.monotonic_us + ENTER_AGAIN_US;
-            while !self.entering.is_empty() && self.limits.enter() {
+            while !self.entering.is_empty() && self.limits.enter(now.monotonic_us) {
                 if let Some((listener, socket, peer)) = self.entering.pop_front() {
                     self.admit_connection(now, listener, socket, peer);
                     worked = true;

@@ -125,6 +125,11 @@ pub enum Action {
     },
     /// Answer the control thread.
     Control(ControlReply),
+    /// The limits of the broker's connections have changed.
+    LimitConnections {
+        /// `max.connection.creation.rate`, in connections a second.
+        rate_max: i32,
+    },
     /// Close the listeners.
     StopAccepting,
     /// Everything is flushed and checkpointed, every connection closed: leave the loop.
@@ -190,6 +195,11 @@ pub enum ControlReply {
     Quiet,
     /// The counters as they stand.
     Metrics(Box<ShardMetrics>),
+    /// A log directory of this core has become full.
+    DirFull {
+        /// Its path.
+        dir: String,
+    },
     /// A log directory of this core went offline.
     DirOffline {
         /// Its path.

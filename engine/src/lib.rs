@@ -31,6 +31,7 @@ pub mod outstanding;
 mod partition;
 mod reading;
 pub mod ring_disk;
+mod room;
 mod serve;
 pub mod shard;
 pub mod start;

@@ -186,6 +186,11 @@ impl Shard {
         shard.set_timer(now.monotonic_us + HOUSEKEEPING_US, Timer::Housekeeping);
         shard.ask_space();
         shard.configure_store();
+        if !shard.image.config().dynamic_defaults().is_empty()
+            || !shard.image.config().dynamic_own().is_empty()
+        {
+            shard.limit_connections();
+        }
         shard.adopt_partitions(now);
         if core == CoreId(0) {
             shard.open_metadata_log(now);
@@ -392,6 +397,9 @@ impl Shard {
             Notice::DirFull { dir } => {
                 let dir = self.config.broker.log_dirs[dir].display();
                 tracing::warn!(core = self.core.0, %dir, "the log directory is full: produce is refused");
+                let dir = dir.to_string();
+                self.actions
+                    .push_back(Action::Control(ControlReply::DirFull { dir }));
             }
             Notice::DirRoom { dir } => {
                 let dir = self.config.broker.log_dirs[dir].display();

@@ -26,6 +26,7 @@ use crate::core_io::CoreLinks;
 use crate::core_loop::{self, CoreConfig, LOCKED_BYTES_PER_CORE};
 use crate::mesh_link::MeshLinks;
 use crate::metadata::MetadataImage;
+use crate::room;
 use crate::shard::{Shard, ShardConfig};
 
 /// Memory of a core where nothing else is asked for, at most, in bytes.
@@ -131,6 +132,10 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
 
     let log_dirs = log_dir::open(&broker.log_dirs, broker.node_id, Uuid::new_v4)
         .map_err(|error| error.to_string())?;
+    let store_sizes = store_config(&broker, CoreId(0), cores, core_memory_bytes, 0);
+    room::make(&broker.log_dirs, |_| {
+        room::needed_bytes(&store_sizes, &vec![0; usize::from(cores)], 0)
+    })?;
     for dir in &broker.log_dirs {
         probe_direct(dir).map_err(|lack| lack.to_string())?;
     }
@@ -151,6 +156,15 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             "the last run ended without a clean stop: its journal is replayed"
         );
     }
+    let images = &recovered.cores;
+    room::make(&broker.log_dirs, |dir| {
+        let carried_bytes: Vec<u64> = images
+            .iter()
+            .map(|image| image.carried_bytes(dir))
+            .collect();
+        let partitions = images.iter().map(|image| image.partitions().count()).sum();
+        room::needed_bytes(&store_sizes, &carried_bytes, partitions)
+    })?;
     let recovery_us = clock::monotonic_us() - recovery_began_us;
     if recovery_us > PATIENCE_US {
         tracing::info!(ms = recovery_us / 1000, "recovered");
@@ -211,7 +225,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             control: control_receiver,
             replies: replies.clone(),
         };
-        let store_config = store_config(&config, core, epoch);
+        let store_config = store_config(&broker, core, cores, core_memory_bytes, epoch);
         let shard_config = Arc::clone(&config);
         let image = image.clone();
         let machine = move || make_shard(core_image, shard_config, store_config, image);
@@ -242,7 +256,10 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
         }),
         start_time_seconds: u64::try_from(clock::wall_ms() / 1000).unwrap_or(0),
     };
-    crate::control::run(control).map_err(|error| format!("the control thread: {error}"))?;
+    crate::control::run(control).map_err(|error| match error.kind() {
+        ErrorKind::StorageFull => error.to_string(),
+        _ => format!("the control thread: {error}"),
+    })?;
     for thread in threads {
         thread
             .join()
@@ -326,12 +343,16 @@ fn open_native(
     }
 }
 
-fn store_config(config: &ShardConfig, core: CoreId, epoch: u64) -> StoreConfig {
-    let broker = &config.broker;
-    let memory_bytes = config.memory_bytes as u64;
+fn store_config(
+    broker: &BrokerConfig,
+    core: CoreId,
+    cores: u16,
+    memory_bytes: u64,
+    epoch: u64,
+) -> StoreConfig {
     let mut store = StoreConfig::new(
         core,
-        config.cores,
+        cores,
         broker.log_dirs.clone(),
         epoch,
         Uuid::new_v4().as_u64_pair().1,

@@ -8,6 +8,7 @@ use net::kafka::error::ErrorCode;
 use storage::store::PartitionKey;
 use storage::types::{CoreId, Now, TopicId};
 
+use crate::event::Action;
 use crate::mesh::{MeshMessage, PartitionRef};
 use crate::metadata::{MetadataRecord, ResourceKind};
 use crate::partition::Partition;
@@ -81,6 +82,7 @@ impl Shard {
                     ..
                 } => {
                     self.configure_store();
+                    self.limit_connections();
                     self.reconfigure(now, |_| true);
                 }
                 MetadataRecord::Configs { .. }
@@ -104,6 +106,14 @@ impl Shard {
         let expiration_ms = broker.producer_id_expiration_ms;
         self.store.set_cleaner(backoff_ms, map_bytes);
         self.store.set_producer_expiration(expiration_ms);
+    }
+
+    /// Has the new connections of the whole broker limited as its configuration says now. Every core does
+    /// so, to the same end.
+    pub(crate) fn limit_connections(&mut self) {
+        let rate_max = self.image.config().connection_creation_rate_max;
+        self.actions
+            .push_back(Action::LimitConnections { rate_max });
     }
 
     /// Why a partition that this core should own is not here.

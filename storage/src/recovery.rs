@@ -100,6 +100,17 @@ impl CoreImage {
             .map(|dirty| dirty.range.len() as u64)
             .sum()
     }
+
+    /// Bytes that the new journal in one log directory, by index, must take over before the core serves.
+    pub fn carried_bytes(&self, dir: usize) -> u64 {
+        let partitions = self.dirs[dir].partitions.iter();
+        partitions
+            .map(|partition| {
+                let dirty: usize = partition.dirty.iter().map(|dirty| dirty.range.len()).sum();
+                (dirty + partition.head.as_ref().map_or(0, |head| head.len())) as u64
+            })
+            .sum()
+    }
 }
 
 /// Everything that recovery gives out.

@@ -9,6 +9,7 @@ import errno
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -124,7 +125,12 @@ class SmallExt4:
         take = about.f_bavail * about.f_frsize - free_bytes
         if take > 0:
             with open(filler, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, take)
+                # The filler's own extents take room too.
+                os.posix_fallocate(file.fileno(), 0, max(take - MIB, 1))
+                if free_bytes == 0:
+                    with contextlib.suppress(OSError):
+                        while True:
+                            os.pwrite(file.fileno(), bytes(4096), os.fstat(file.fileno()).st_size)
 
     def close(self):
         subprocess.run(["umount", "-l", str(self.mountpoint)], check=False)
@@ -200,6 +206,71 @@ def full_disk(report, name, broker, disk):
         if not broker.alive():
             report.fail(f"{name}: {what}: the broker lives", broker.log_tail())
             return
+
+
+def no_room_at_all(report, name, broker, disk):
+    """Not a byte is free when the broker starts: it serves from what it kept in reserve, or says at once what lacks."""
+
+    data = pathlib.Path(getattr(disk, "data", disk.mountpoint))
+
+    def ends(what):
+        """Starts a broker that must not start; what it says."""
+        process = broker.spawn()
+        try:
+            code = process.wait(30)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{what}: it neither serves nor ends within 30 s:\n{broker.log_tail()}") from None
+        said = broker.log_tail(3)
+        assert code == 1, f"{what}: exit code {code}, expected 1\n{said}"
+        assert str(data) in said and "full" in said.lower().replace("no space left", "full"), f"{what}: the directory and the reason are not told:\n{said}"
+        return said
+
+    def new_directory():
+        disk.leave_free(0)
+        said = ends("a new directory on a full disk")
+        assert "log.dirs" in said, f"no remedy is told:\n{said}"
+
+    def fill():
+        disk.leave_free(400 * MIB)
+        broker.start()
+        client = Client(broker)
+        assert client.create("kept", 4) == 0
+        for number in range(40):
+            assert client.produce("kept", number % 4, 300_000)[0] == 0
+        return client
+
+    def holds(client, what):
+        client.connect()
+        wrong = client.missing(("kept",))
+        assert not wrong, f"{what}:\n" + "\n".join(wrong[:10])
+
+    def reserve_serves(client, end):
+        end()
+        disk.leave_free(0)
+        took_s = broker.start()
+        assert took_s < 10, f"the start took {took_s:.1f} s"
+        holds(client, "on the full disk")
+        code, message = client.produce("kept", 0, 5000)
+        assert code == KAFKA_STORAGE_ERROR and "full" in (message or ""), f"produce gives error {code}, {message!r}"
+        disk.leave_free(400 * MIB)
+        until("room is used", lambda: client.produce("kept", 0, 5000)[0] == 0)
+
+    def reserve_gone(client):
+        broker.kill()
+        for path in data.glob(".millrace/reserve-*"):
+            path.unlink()
+        disk.leave_free(0)
+        said = ends("no room and no reserve")
+        assert re.search(r"needs \d+ bytes", said) and "Free some" in said, f"what is needed and the remedy are not told:\n{said}"
+        disk.leave_free(400 * MIB)
+        broker.start()
+        holds(client, "after the start that was refused")
+
+    report.case(f"{name}: a new directory is refused, with the reason", new_directory)
+    client = fill()
+    report.case(f"{name}: after a clean stop it starts from its reserve", lambda: reserve_serves(client, broker.stop))
+    report.case(f"{name}: after kill -9 it starts from its reserve", lambda: reserve_serves(client, broker.kill))
+    report.case(f"{name}: without its reserve it says how much it needs, and nothing is lost", lambda: reserve_gone(client))
 
 
 def broken_directory(report, name, broker, disks, kinds, cut):
@@ -328,6 +399,17 @@ def main():
             else:
                 broker.properties.write_text(broker.properties.read_text().replace(str(broker.data), str(disks[0].data)))
                 full_disk(report, name, broker, disks[0])
+    for kind, mounted in (("forgetful", lambda broker: forgetful.Forgetful(broker.data)), ("ext4", lambda broker: SmallExt4(broker.data, broker.directory / "image"))):
+        name = f"no room at all on {kind}"
+        if report.wants(name):
+            with broker_in(f"none-{kind}", 2) as (broker, disks):
+                try:
+                    disks.append(mounted(broker))
+                except (OSError, subprocess.CalledProcessError) as error:
+                    report.note(f"SKIPPED, NOT CHECKED: {name}: it cannot be mounted here: {getattr(error, 'stderr', '') or error}")
+                else:
+                    broker.properties.write_text(broker.properties.read_text().replace(f"log.dirs={broker.data}", f"log.dirs={getattr(disks[0], 'data', disks[0].mountpoint)}"))
+                    no_room_at_all(report, name, broker, disks[0])
     for kinds, cut in ((("write", "sync"), False), (("sync",), True), (("write",), True)):
         name = f"EIO on {' and '.join(kinds)}"
         if report.wants(name):

@@ -105,12 +105,8 @@ class Server:
             subprocess.run(format_command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if self.kind == "millrace" and not BINARY.exists():
             raise AssertionError(f"no broker at {BINARY}: build it first (cargo build --package millrace --profile checks)")
-        log = open(self.log_path, "ab")
         started = time.monotonic()
-        self.process = subprocess.Popen(
-            self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, preexec_fn=die_with_parent
-        )
-        log.close()
+        self.spawn()
         while True:
             if self.process.poll() is not None:
                 raise AssertionError(f"{self.kind} ended at start with {self.process.returncode}:\n{self.log_tail()}")
@@ -119,6 +115,14 @@ class Server:
             if time.monotonic() - started > timeout_s:
                 raise AssertionError(f"{self.kind} does not answer within {timeout_s} s:\n{self.log_tail()}")
             time.sleep(0.02)
+
+    def spawn(self):
+        """Starts it and does not wait; returns its process."""
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, preexec_fn=die_with_parent
+            )
+        return self.process
 
     def _answers(self):
         try:

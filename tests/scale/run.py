@@ -149,7 +149,7 @@ def half_closed(broker, _size):
 
 
 def limits(broker_of, _size):
-    """max.connections and max.connections.per.ip."""
+    """max.connections, max.connections.per.ip and max.connection.creation.rate."""
     broker = broker_of({"max.connections.per.ip": "5", "max.connections.per.ip.overrides": "127.0.0.2:2"})
 
     def open_from(address, count):
@@ -192,6 +192,27 @@ def limits(broker_of, _size):
     fourth.settimeout(30)
     assert len(fourth.recv(4, socket.MSG_WAITALL)) == 4, "the fourth is served when another ends"
     for one in (*sockets, fourth):
+        one.close()
+    broker.kill()
+    broker = broker_of({"max.connection.creation.rate": "10"})
+    began = time.monotonic()
+    sockets = open_from("127.0.0.1", 150)
+    for one in sockets:
+        one.sendall(wire.request_frame("ApiVersions", 0, {}, 1))
+    assert all(len(one.recv(4, socket.MSG_WAITALL)) == 4 for one in sockets), "connections that come too fast are delayed, not refused"
+    took_s = time.monotonic() - began
+    # The rate counts over ten seconds: a hundred come in at once.
+    assert took_s > 2.5, f"150 connections at 10 a second are served in {took_s:.1f} s"
+    with wire.Connection("127.0.0.1", broker.port, timeout_s=30) as connection:
+        change = {"Name": "max.connection.creation.rate", "ConfigOperation": 0, "Value": "100000"}
+        resource = {"ResourceType": 4, "ResourceName": "", "Configs": [change]}
+        answer = connection.request("IncrementalAlterConfigs", 1, {"Resources": [resource]})
+        assert answer["Responses"][0]["ErrorCode"] == 0, answer
+    # At the old rate they would take six seconds.
+    more = open_from("127.0.0.1", 60)
+    began = time.monotonic()
+    assert all([served(one) for one in more]) and time.monotonic() - began < 4, f"the rate of before holds: {time.monotonic() - began:.1f} s"
+    for one in (*sockets, *more):
         one.close()
 
 

@@ -49,6 +49,8 @@ pub struct BrokerConfig {
     pub connections_idle_ms_max: i64,
     /// `max.connections`.
     pub connections_max: i32,
+    /// `max.connection.creation.rate`, in connections a second.
+    pub connection_creation_rate_max: i32,
     /// `max.connections.per.ip`.
     pub connections_per_ip_max: i32,
     /// `max.connections.per.ip.overrides`: address or host, and its bound.
@@ -239,6 +241,7 @@ impl BrokerConfig {
             listen_backlog: layers.i32("socket.listen.backlog.size"),
             connections_idle_ms_max: layers.i64("connections.max.idle.ms"),
             connections_max: layers.i32("max.connections"),
+            connection_creation_rate_max: layers.i32("max.connection.creation.rate"),
             connections_per_ip_max: layers.i32("max.connections.per.ip"),
             connections_per_ip_overrides: per_ip_overrides,
             fetch_bytes_max: layers.i32("fetch.max.bytes"),
@@ -298,6 +301,7 @@ impl BrokerConfig {
             per_ip_overrides(&layers).unwrap_or_else(|_| self.connections_per_ip_overrides.clone());
         BrokerConfig {
             connections_max: layers.i32("max.connections"),
+            connection_creation_rate_max: layers.i32("max.connection.creation.rate"),
             connections_per_ip_max: layers.i32("max.connections.per.ip"),
             connections_per_ip_overrides: per_ip_overrides,
             producer_id_expiration_ms: layers.i64("producer.id.expiration.ms"),

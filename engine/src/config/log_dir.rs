@@ -51,6 +51,13 @@ impl fmt::Display for LogDirError {
                  set another log.dirs",
                 dir.display()
             ),
+            LogDirError::Io { what, error } if error.kind() == io::ErrorKind::StorageFull => {
+                write!(
+                    f,
+                    "{what}: {error}; a new log directory needs room: free some on that file system, or set \
+                 another log.dirs"
+                )
+            }
             LogDirError::Io { what, error } => write!(f, "{what}: {error}"),
             LogDirError::Identity { dir, why } => {
                 write!(f, "log directory {}: {why}", dir.display())

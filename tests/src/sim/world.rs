@@ -639,7 +639,9 @@ impl World {
                         None => return Err(format!("core {core} lost {dir}: {why}")),
                     };
                 }
-                Action::Control(ControlReply::Metrics(_)) | Action::StopAccepting => {}
+                Action::Control(ControlReply::Metrics(_) | ControlReply::DirFull { .. })
+                | Action::LimitConnections { .. }
+                | Action::StopAccepting => {}
                 Action::Stop => self.cores[core].stopped = true,
             }
         }

@@ -97,8 +97,8 @@ pub static SERVER: &[KeySpec] = keys! {
     "Security protocol of each listener name; PLAINTEXT is served.";
     "listeners": List, "PLAINTEXT://127.0.0.1:9092", Any, Honoured, PerBroker;
     "Addresses to listen on, each as NAME://host:port with its own name and port.";
-    "max.connection.creation.rate": Int, "2147483647", AtLeast(0), Accepted, Dynamic;
-    "Most new connections a second.";
+    "max.connection.creation.rate": Int, "2147483647", AtLeast(0), Honoured, Dynamic;
+    "Most new connections a second, over ten seconds; those beyond it wait.";
     "max.connections": Int, "2147483647", AtLeast(0), Honoured, Static;
     "Most connections of this broker.";
     "max.connections.per.ip": Int, "2147483647", AtLeast(0), Honoured, Static;
