@@ -5,15 +5,16 @@ use net::kafka::error::ErrorCode;
 use ring::buf::{Chunk, Shared};
 use storage::batch::BatchHeader;
 use storage::producer_state::SequenceCheck;
-use storage::store::{AppendError, AppendStamp};
+use storage::store::{AppendError, AppendStamp, LogId, Store};
 use storage::types::{Now, Offset};
+use storage::walk::WalkScratch;
 
 use crate::calls::Origin;
 use crate::event::{Action, Task};
 use crate::ids::Key;
 use crate::mesh::{AppendResult, PartitionRef};
-use crate::metrics::Stage;
-use crate::partition::{AppendWaiter, QueuedAppend, Unacked, Waiter, WalkState};
+use crate::metrics::{ShardMetrics, Stage};
+use crate::partition::{AppendWaiter, Partition, QueuedAppend, Unacked, Waiter, WalkState};
 use crate::shard::Shard;
 use crate::walk_task::{self, Accepted, Checked, Rules, WalkDone, WalkTask, Walked};
 
@@ -28,17 +29,149 @@ pub struct AppendGroup {
     appended_us: u64,
 }
 
+impl AppendGroup {
+    /// Takes the result of a part; says whether it was the last.
+    fn take(&mut self, part: usize, result: AppendResult) -> bool {
+        assert!(self.results[part].is_none(), "a part ends once");
+        self.results[part] = Some(result);
+        self.open_count -= 1;
+        self.open_count == 0
+    }
+}
+
 /// What became of an attempt to append.
 enum Attempt {
-    Refused(AppendResult),
+    Refused(Box<AppendResult>),
     Appended(Unacked),
     Duplicate(Unacked),
     Aside(Rules),
     NoRoom(Accepted),
 }
 
+/// What the client of an acknowledged batch is told.
+fn appended_result(log_start: Option<Offset>, unacked: &Unacked) -> AppendResult {
+    AppendResult {
+        base_offset: unacked.base_offset,
+        log_append_time_ms: unacked.log_append_time_ms,
+        log_start_offset: log_start.map_or(-1, |offset| offset.0),
+        ..AppendResult::error(ErrorCode::None)
+    }
+}
+
 fn offline() -> AppendResult {
     AppendResult::refused(ErrorCode::KafkaStorageError, "the log directory is offline")
+}
+
+fn refused(result: AppendResult) -> Attempt {
+    Attempt::Refused(Box::new(result))
+}
+
+/// What an append needs of its core beside its partition.
+struct Means<'a> {
+    store: &'a mut Store,
+    metrics: &'a mut ShardMetrics,
+    scratch: &'a mut WalkScratch,
+    walks_compressed: bool,
+}
+
+impl Means<'_> {
+    /// A result that states where the log starts.
+    fn with_log_start(&self, log: LogId, result: AppendResult) -> AppendResult {
+        AppendResult {
+            log_start_offset: self.store.log_start(log).map_or(-1, |offset| offset.0),
+            ..result
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        now: Now,
+        partition: &Partition,
+        queued: &QueuedAppend,
+        walk: WalkState,
+    ) -> Attempt {
+        let log = partition.log;
+        if self.store.is_offline(log) {
+            // Also for a duplicate: what it repeats may never become durable.
+            return refused(offline());
+        }
+        let walked = match walk {
+            WalkState::Walked(walked) => *walked,
+            WalkState::NotWalked | WalkState::Walking => {
+                let rules = Rules::new(
+                    &partition.config,
+                    queued.api_version,
+                    now,
+                    self.walks_compressed,
+                );
+                match walk_task::check(&queued.bytes, &rules, self.scratch) {
+                    Checked::Done(walked) => walked,
+                    Checked::Aside => return Attempt::Aside(rules),
+                }
+            }
+        };
+        let accepted = match walked {
+            Walked::Refused(refusal) if refusal.tells_log_start => {
+                return refused(self.with_log_start(log, refusal.result));
+            }
+            Walked::Refused(refusal) => return refused(refusal.result),
+            Walked::Accepted(accepted) => accepted,
+        };
+        let batch: &[u8] = accepted.rewritten.as_deref().unwrap_or(&queued.bytes);
+        let waiter = Waiter::Produce(queued.waiter);
+        if let Some(header) = BatchHeader::ref_from_prefix(batch)
+            && header.has_producer_id()
+        {
+            match self.store.check_sequence(log, header) {
+                Some(SequenceCheck::New) | None => {}
+                Some(SequenceCheck::Duplicate(original)) => {
+                    return Attempt::Duplicate(Unacked {
+                        offset_end: original.offset_end.0,
+                        base_offset: original.base_offset.0,
+                        // Whatever the topic's timestamp type is, as in Kafka.
+                        log_append_time_ms: original.timestamp,
+                        bytes: 0,
+                        waiter,
+                    });
+                }
+                Some(SequenceCheck::OutOfOrder) => {
+                    let result = AppendResult::error(ErrorCode::OutOfOrderSequenceNumber);
+                    return refused(self.with_log_start(log, result));
+                }
+                Some(SequenceCheck::Fenced) => {
+                    let result = AppendResult::error(ErrorCode::InvalidProducerEpoch);
+                    return refused(self.with_log_start(log, result));
+                }
+            }
+        }
+        let stamp = AppendStamp {
+            leader_epoch: partition.leader_epoch,
+            log_append_time_ms: accepted.log_append_time_ms,
+        };
+        match self.store.append(now, log, batch, stamp) {
+            Ok(appended) => {
+                self.metrics.on_appended(
+                    partition.name.topic_id,
+                    batch.len(),
+                    accepted.record_count,
+                );
+                Attempt::Appended(Unacked {
+                    offset_end: appended.offset_end.0,
+                    base_offset: appended.base_offset.0,
+                    log_append_time_ms: appended.log_append_time_ms.unwrap_or(-1),
+                    bytes: batch.len(),
+                    waiter,
+                })
+            }
+            Err(AppendError::Busy | AppendError::NotReady) => Attempt::NoRoom(accepted),
+            Err(AppendError::Malformed) => refused(AppendResult::error(ErrorCode::CorruptMessage)),
+            Err(AppendError::DiskFull) => refused(AppendResult::refused(
+                ErrorCode::KafkaStorageError,
+                "the log directory is full",
+            )),
+            Err(AppendError::Offline) => refused(offline()),
+        }
+    }
 }
 
 impl Shard {
@@ -49,7 +182,7 @@ impl Shard {
         origin: Origin,
         acks: i16,
         api_version: i16,
-        parts: Vec<(PartitionRef, Chunk)>,
+        parts: impl ExactSizeIterator<Item = (PartitionRef, Chunk)>,
     ) {
         let group = self.keys.next();
         self.append_groups.insert(
@@ -63,7 +196,7 @@ impl Shard {
                 appended_us: now.monotonic_us,
             },
         );
-        for (part, (name, bytes)) in parts.into_iter().enumerate() {
+        for (part, (name, bytes)) in parts.enumerate() {
             let waiter = AppendWaiter { group, part };
             let Some(partition) = self.partitions.get_mut(&name) else {
                 let result = AppendResult::error(self.absence(name));
@@ -78,9 +211,28 @@ impl Shard {
                 acks,
                 walk: WalkState::NotWalked,
             };
-            partition.queue.push_back(queued);
-            if partition.queue.len() == 1 {
-                self.pump_appends(now, name);
+            if !partition.queue.is_empty() || !partition.created {
+                partition.queue.push_back(queued);
+                if partition.queue.len() == 1 {
+                    self.pump_appends(now, name);
+                }
+                continue;
+            }
+            // Nearly always: nobody is before it, and it is appended now.
+            let mut means = Means {
+                store: &mut self.store,
+                metrics: &mut self.metrics,
+                scratch: &mut self.walk_scratch,
+                walks_compressed: self.config.broker.record_walk_enable,
+            };
+            match means.attempt(now, partition, &queued, WalkState::NotWalked) {
+                Attempt::Appended(unacked) if acks != 0 => {
+                    partition.unacked.push_back(unacked);
+                    self.keep_chunk(group, queued.bytes);
+                }
+                attempt => {
+                    self.take_attempt(now, name, queued, attempt);
+                }
             }
         }
     }
@@ -107,39 +259,59 @@ impl Shard {
                 return;
             }
             let walk = std::mem::replace(&mut queued.walk, WalkState::NotWalked);
-            let attempt = self.attempt_append(now, name, &queued, walk);
-            match attempt {
-                Attempt::Aside(rules) => {
-                    let empty = Chunk::Local(Shared::empty());
-                    let bytes = std::mem::replace(&mut queued.bytes, empty);
-                    let task = WalkTask::new(name, bytes, rules);
-                    queued.walk = WalkState::Walking;
-                    self.requeue(name, queued);
-                    self.actions.push_back(Action::Spawn(Task::Walk(task)));
-                    return;
-                }
-                Attempt::NoRoom(accepted) => {
-                    queued.walk = WalkState::Walked(Box::new(Walked::Accepted(accepted)));
-                    self.requeue(name, queued);
-                    if !self.blocked.contains(&name) {
-                        self.blocked.push(name);
-                    }
-                    return;
-                }
-                Attempt::Refused(result) => {
-                    self.keep_chunk(queued.waiter.group, queued.bytes);
-                    self.finish_append(now, queued.waiter, result);
-                }
-                Attempt::Appended(unacked) => {
-                    self.keep_chunk(queued.waiter.group, queued.bytes);
-                    self.wait_for_durable(now, name, unacked, queued.acks == 0, false);
-                }
-                Attempt::Duplicate(unacked) => {
-                    self.keep_chunk(queued.waiter.group, queued.bytes);
-                    self.wait_for_durable(now, name, unacked, queued.acks == 0, true);
-                }
+            let mut means = Means {
+                store: &mut self.store,
+                metrics: &mut self.metrics,
+                scratch: &mut self.walk_scratch,
+                walks_compressed: self.config.broker.record_walk_enable,
+            };
+            let attempt = means.attempt(now, partition, &queued, walk);
+            if !self.take_attempt(now, name, queued, attempt) {
+                return;
             }
         }
+    }
+
+    /// Does what an attempt to append came to. Returns whether the next in the queue may be tried.
+    fn take_attempt(
+        &mut self,
+        now: Now,
+        name: PartitionRef,
+        mut queued: QueuedAppend,
+        attempt: Attempt,
+    ) -> bool {
+        match attempt {
+            Attempt::Aside(rules) => {
+                let empty = Chunk::Local(Shared::empty());
+                let bytes = std::mem::replace(&mut queued.bytes, empty);
+                let task = WalkTask::new(name, bytes, rules);
+                queued.walk = WalkState::Walking;
+                self.requeue(name, queued);
+                self.actions.push_back(Action::Spawn(Task::Walk(task)));
+                return false;
+            }
+            Attempt::NoRoom(accepted) => {
+                queued.walk = WalkState::Walked(Box::new(Walked::Accepted(accepted)));
+                self.requeue(name, queued);
+                if !self.blocked.contains(&name) {
+                    self.blocked.push(name);
+                }
+                return false;
+            }
+            Attempt::Refused(result) => {
+                self.keep_chunk(queued.waiter.group, queued.bytes);
+                self.finish_append(now, queued.waiter, *result);
+            }
+            Attempt::Appended(unacked) => {
+                self.keep_chunk(queued.waiter.group, queued.bytes);
+                self.wait_for_durable(now, name, unacked, queued.acks == 0, false);
+            }
+            Attempt::Duplicate(unacked) => {
+                self.keep_chunk(queued.waiter.group, queued.bytes);
+                self.wait_for_durable(now, name, unacked, queued.acks == 0, true);
+            }
+        }
+        true
     }
 
     fn requeue(&mut self, name: PartitionRef, queued: QueuedAppend) {
@@ -181,98 +353,6 @@ impl Shard {
         }
     }
 
-    fn attempt_append(
-        &mut self,
-        now: Now,
-        name: PartitionRef,
-        queued: &QueuedAppend,
-        walk: WalkState,
-    ) -> Attempt {
-        let Some(partition) = self.partitions.get(&name) else {
-            return Attempt::Refused(AppendResult::error(self.absence(name)));
-        };
-        let log = partition.log;
-        if self.store.is_offline(log) {
-            // Also for a duplicate: what it repeats may never become durable.
-            return Attempt::Refused(offline());
-        }
-        let walked = match walk {
-            WalkState::Walked(walked) => *walked,
-            WalkState::NotWalked | WalkState::Walking => {
-                let rules = Rules::new(
-                    &partition.config,
-                    queued.api_version,
-                    now,
-                    self.config.broker.record_walk_enable,
-                );
-                match walk_task::check(&queued.bytes, &rules, &mut self.walk_scratch) {
-                    Checked::Done(walked) => walked,
-                    Checked::Aside => return Attempt::Aside(rules),
-                }
-            }
-        };
-        let accepted = match walked {
-            Walked::Refused(refusal) if refusal.tells_log_start => {
-                return Attempt::Refused(self.with_log_start(name, refusal.result));
-            }
-            Walked::Refused(refusal) => return Attempt::Refused(refusal.result),
-            Walked::Accepted(accepted) => accepted,
-        };
-        let batch: &[u8] = accepted.rewritten.as_deref().unwrap_or(&queued.bytes);
-        let waiter = Waiter::Produce(queued.waiter);
-        if let Some(header) = BatchHeader::ref_from_prefix(batch)
-            && header.has_producer_id()
-        {
-            match self.store.check_sequence(log, header) {
-                Some(SequenceCheck::New) | None => {}
-                Some(SequenceCheck::Duplicate(original)) => {
-                    return Attempt::Duplicate(Unacked {
-                        offset_end: original.offset_end.0,
-                        base_offset: original.base_offset.0,
-                        // Whatever the topic's timestamp type is, as in Kafka.
-                        log_append_time_ms: original.timestamp,
-                        bytes: 0,
-                        waiter,
-                    });
-                }
-                Some(SequenceCheck::OutOfOrder) => {
-                    let result = AppendResult::error(ErrorCode::OutOfOrderSequenceNumber);
-                    return Attempt::Refused(self.with_log_start(name, result));
-                }
-                Some(SequenceCheck::Fenced) => {
-                    let result = AppendResult::error(ErrorCode::InvalidProducerEpoch);
-                    return Attempt::Refused(self.with_log_start(name, result));
-                }
-            }
-        }
-        let stamp = AppendStamp {
-            leader_epoch: partition.leader_epoch,
-            log_append_time_ms: accepted.log_append_time_ms,
-        };
-        match self.store.append(now, log, batch, stamp) {
-            Ok(appended) => {
-                self.metrics
-                    .on_appended(name.topic_id, batch.len(), accepted.record_count);
-                Attempt::Appended(Unacked {
-                    offset_end: appended.offset_end.0,
-                    base_offset: appended.base_offset.0,
-                    log_append_time_ms: appended.log_append_time_ms.unwrap_or(-1),
-                    bytes: batch.len(),
-                    waiter,
-                })
-            }
-            Err(AppendError::Busy | AppendError::NotReady) => Attempt::NoRoom(accepted),
-            Err(AppendError::Malformed) => {
-                Attempt::Refused(AppendResult::error(ErrorCode::CorruptMessage))
-            }
-            Err(AppendError::DiskFull) => Attempt::Refused(AppendResult::refused(
-                ErrorCode::KafkaStorageError,
-                "the log directory is full",
-            )),
-            Err(AppendError::Offline) => Attempt::Refused(offline()),
-        }
-    }
-
     /// A walk ended: its batch goes on.
     pub(crate) fn on_walked(&mut self, now: Now, done: WalkDone) {
         if let Some(partition) = self.partitions.get_mut(&done.partition)
@@ -295,31 +375,17 @@ impl Shard {
         }
     }
 
-    /// A result that states where the log starts.
-    fn with_log_start(&self, name: PartitionRef, result: AppendResult) -> AppendResult {
-        let log_start = self
-            .partitions
-            .get(&name)
-            .and_then(|partition| self.store.log_start(partition.log));
-        AppendResult {
-            log_start_offset: log_start.map_or(-1, |offset| offset.0),
-            ..result
-        }
-    }
-
     fn append_result(&self, name: PartitionRef, unacked: &Unacked) -> AppendResult {
-        let result = AppendResult {
-            error: ErrorCode::None,
-            base_offset: unacked.base_offset,
-            log_append_time_ms: unacked.log_append_time_ms,
-            ..AppendResult::error(ErrorCode::None)
-        };
-        self.with_log_start(name, result)
+        let partition = self.partitions.get(&name);
+        let log_start = partition.and_then(|partition| self.store.log_start(partition.log));
+        appended_result(log_start, unacked)
     }
 
     /// The batch is copied or refused: remote buffers may go home with the answer.
     fn keep_chunk(&mut self, group: Key, chunk: Chunk) {
-        if let (Chunk::Leased(_), Some(group)) = (&chunk, self.append_groups.get_mut(&group)) {
+        if matches!(chunk, Chunk::Leased(_))
+            && let Some(group) = self.append_groups.get_mut(&group)
+        {
             group.chunks.push(chunk);
         }
     }
@@ -329,12 +395,13 @@ impl Shard {
         let Some(group) = self.append_groups.get_mut(&waiter.group) else {
             unreachable!("an append group ends with its last part");
         };
-        assert!(group.results[waiter.part].is_none(), "a part ends once");
-        group.results[waiter.part] = Some(result);
-        group.open_count -= 1;
-        if group.open_count == 0
-            && let Some(group) = self.append_groups.remove(&waiter.group)
-        {
+        if group.take(waiter.part, result) {
+            self.end_group(now, waiter.group);
+        }
+    }
+
+    fn end_group(&mut self, now: Now, group: Key) {
+        if let Some(group) = self.append_groups.remove(&group) {
             let journal_us = group.appended_us.saturating_sub(group.arrived_us);
             let flush_us = now.monotonic_us.saturating_sub(group.appended_us);
             self.metrics.on_produce_stage(Stage::Journal, journal_us);
@@ -347,13 +414,11 @@ impl Shard {
     /// A partition is durable up to `offset_end`: everybody who waited for that is told.
     pub(crate) fn on_durable(&mut self, now: Now, name: PartitionRef, offset_end: Offset) {
         let mut bytes = 0;
-        loop {
-            let Some(partition) = self.partitions.get_mut(&name) else {
-                return;
-            };
-            let Some(front) = partition.unacked.front() else {
-                break;
-            };
+        let Some(mut partition) = self.partitions.get_mut(&name) else {
+            return;
+        };
+        let log_start = self.store.log_start(partition.log);
+        while let Some(front) = partition.unacked.front() {
             if front.offset_end > offset_end.0 {
                 break;
             }
@@ -361,14 +426,29 @@ impl Shard {
                 break;
             };
             bytes += unacked.bytes;
-            match unacked.waiter {
-                Waiter::Produce(waiter) => {
-                    let result = self.append_result(name, &unacked);
-                    self.finish_append(now, waiter, result);
-                }
-                Waiter::Nobody => {}
+            let Waiter::Produce(waiter) = unacked.waiter else {
+                continue;
+            };
+            let result = appended_result(log_start, &unacked);
+            let Some(group) = self.append_groups.get_mut(&waiter.group) else {
+                unreachable!("an append group ends with its last part");
+            };
+            if group.take(waiter.part, result) {
+                self.end_group(now, waiter.group);
+                let Some(same) = self.partitions.get_mut(&name) else {
+                    return;
+                };
+                partition = same;
             }
         }
+        if !partition.duplicates.is_empty() || !partition.watches.is_empty() {
+            self.tell_others(now, name, offset_end, bytes);
+        }
+        self.on_internal_durable(now, name, offset_end);
+    }
+
+    /// Duplicates whose original is durable now, and parked fetches.
+    fn tell_others(&mut self, now: Now, name: PartitionRef, offset_end: Offset, bytes: usize) {
         if let Some(partition) = self.partitions.get_mut(&name)
             && !partition.duplicates.is_empty()
         {
@@ -385,7 +465,6 @@ impl Shard {
             }
         }
         self.feed_watches(now, name, bytes);
-        self.on_internal_durable(now, name, offset_end);
     }
 
     /// A partition is deleted or its disk is lost: everybody who waits there is refused.

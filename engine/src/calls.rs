@@ -187,8 +187,7 @@ impl Shard {
             }) => {
                 let parts = parts
                     .into_iter()
-                    .map(|(partition, lease)| (partition, Chunk::Leased(lease)))
-                    .collect();
+                    .map(|(partition, lease)| (partition, Chunk::Leased(lease)));
                 self.serve_append(now, origin, acks, api_version, parts);
             }
             Call::Fetch(call) => self.serve_fetch(now, origin, call),
@@ -334,8 +333,7 @@ impl Shard {
             let origin = self.origin(id);
             let parts = parts
                 .into_iter()
-                .map(|(partition, bytes)| (partition, Chunk::Local(bytes)))
-                .collect();
+                .map(|(partition, bytes)| (partition, Chunk::Local(bytes)));
             self.serve_append(now, origin, acks, api_version, parts);
         } else {
             let parts = parts

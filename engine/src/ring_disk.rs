@@ -1,7 +1,7 @@
 //! The core's files for slow work: [`Disk`] over the core's ring. Lives on one core; its futures are
 //! polled by that core's background tasks and completed by its serving loop. Knows no executor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -30,6 +30,8 @@ enum Waiting {
 pub struct RingDisk {
     ring: Rc<RefCell<Ring>>,
     waiting: Rc<RefCell<HashMap<OpToken, Waiting>>>,
+    /// Outcomes that are there and not taken: each is something for a task to go on with.
+    done: Rc<Cell<usize>>,
     pause: Pause,
 }
 
@@ -52,7 +54,10 @@ impl Future for Outcome {
                 Poll::Pending
             }
             Waiting::Done(_) | Waiting::Abandoned => match waiting.remove(&self.token) {
-                Some(Waiting::Done(outcome)) => Poll::Ready(outcome),
+                Some(Waiting::Done(outcome)) => {
+                    self.disk.done.update(|count| count - 1);
+                    Poll::Ready(outcome)
+                }
                 _ => unreachable!("only a dropped future is abandoned"),
             },
         }
@@ -66,6 +71,7 @@ impl Drop for Outcome {
             Some(entry @ Waiting::Open(_)) => *entry = Waiting::Abandoned,
             Some(Waiting::Done(_)) => {
                 waiting.remove(&self.token);
+                self.disk.done.update(|count| count - 1);
             }
             Some(Waiting::Abandoned) | None => {}
         }
@@ -78,6 +84,7 @@ impl RingDisk {
         RingDisk {
             ring,
             waiting: Rc::new(RefCell::new(HashMap::new())),
+            done: Rc::default(),
             pause,
         }
     }
@@ -91,6 +98,7 @@ impl RingDisk {
                 waiting.remove(&token);
             }
             Some(entry) => {
+                self.done.update(|count| count + 1);
                 if let Waiting::Open(Some(waker)) = std::mem::replace(entry, Waiting::Done(outcome))
                 {
                     waker.wake();
@@ -98,6 +106,11 @@ impl RingDisk {
             }
         }
         None
+    }
+
+    /// Outcomes that tasks have not taken yet: while there are any, some task can go on.
+    pub fn done_count(&self) -> usize {
+        self.done.get()
     }
 
     fn ask(&self, submit: impl FnOnce(&mut Ring) -> io::Result<OpToken>) -> io::Result<Outcome> {
@@ -241,6 +254,13 @@ impl Disk for RingDisk {
             .map(drop)
     }
 
+    async fn sync_all(&self, directory: &Path, file: &File) -> io::Result<()> {
+        self.done(|ring| ring.sync_file_system(directory)).await?;
+        // Not every file system tells the device to keep what it has when all of it is flushed; behind
+        // the flush of a file it does.
+        self.sync_data(file).await
+    }
+
     async fn space(&self, path: &Path) -> io::Result<Space> {
         match self.ask(|ring| ring.space(path))?.await {
             FileOutcome::Space(result) => result.map(|space| Space {
@@ -340,6 +360,37 @@ mod tests {
             disk.remove_dir(&directory).await.expect("removed");
         });
         assert!(disk.waiting.borrow().is_empty());
+        assert_eq!(disk.done_count(), 0);
+    }
+
+    #[test]
+    fn an_outcome_counts_until_it_is_taken_or_dropped() {
+        let disk = disk();
+        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
+        let mut completions = Vec::new();
+        for taken in [true, false] {
+            let mut space = Box::pin(disk.space(root.path()));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(space.as_mut().poll(&mut context).is_pending());
+            while disk.done_count() == 0 {
+                let mut ring = disk.ring.borrow_mut();
+                ring.sleep_blocking(1_000).expect("a sleep");
+                ring.turn(&mut completions, 64).expect("a turn");
+                drop(ring);
+                for completion in completions.drain(..) {
+                    let Completion::File { token, outcome } = completion else {
+                        panic!("only files here");
+                    };
+                    assert!(disk.complete(token, outcome).is_none());
+                }
+            }
+            assert_eq!(disk.done_count(), 1);
+            if taken {
+                assert!(space.as_mut().poll(&mut context).is_ready());
+            }
+            drop(space);
+            assert_eq!(disk.done_count(), 0);
+        }
     }
 
     #[test]

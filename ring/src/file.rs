@@ -440,6 +440,30 @@ impl Ring {
         self.ask_helper(Question::Space(path.to_owned()))
     }
 
+    /// Flushes the whole file system that holds the directory `path` (syncfs), on a helper thread:
+    /// io_uring cannot. What was written before is then with the device, data, lengths and names; a
+    /// flush of any file behind it makes the device keep it. Ends as `Unsupported` where the file
+    /// system does not promise that.
+    ///
+    /// # Errors
+    /// When the helper thread cannot be started.
+    pub fn sync_file_system(&mut self, path: &Path) -> io::Result<OpToken> {
+        let at = match self.syncers.iter().position(|(known, _)| known == path) {
+            Some(at) => at,
+            None => {
+                let helper = Helper::start(self.waker.clone())?;
+                self.syncers.push((path.to_owned(), helper));
+                self.syncers.len() - 1
+            }
+        };
+        // The slot only makes the token unique; nothing is in the kernel.
+        let token = self.ops.insert(Op::Helper);
+        self.ops.remove(token);
+        let helper = &mut self.syncers[at].1;
+        helper.ask(token, Question::Sync(path.to_owned()))?;
+        Ok(token)
+    }
+
     fn ask_helper(&mut self, question: Question) -> io::Result<OpToken> {
         let helper = match &mut self.helper {
             Some(helper) => helper,

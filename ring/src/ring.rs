@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use io_uring::types::{SubmitArgs, TimeoutFlags, Timespec};
@@ -145,6 +146,8 @@ pub struct Ring {
     pub(crate) sockets: Sockets,
     pub(crate) waker: Waker,
     pub(crate) helper: Option<Helper>,
+    /// Those that flush, by the directory that asks.
+    pub(crate) syncers: Vec<(PathBuf, Helper)>,
     pub(crate) dropped_files: Dropped,
     pub(crate) devices: Devices,
     pub(crate) has_ftruncate: bool,
@@ -200,6 +203,7 @@ impl Ring {
             sockets: Sockets::default(),
             waker,
             helper: None,
+            syncers: Vec::new(),
             dropped_files: Rc::new(RefCell::new(Vec::new())),
             devices: Devices::default(),
             has_ftruncate: probe.is_supported(opcode::Ftruncate::CODE),
@@ -316,7 +320,7 @@ impl Ring {
             self.on_completion(user_data, result, flags, completions);
         }
         self.reaped = reaped;
-        while let Some((token, outcome)) = self.helper.as_mut().and_then(Helper::poll) {
+        while let Some((token, outcome)) = self.poll_helpers() {
             completions.push(Completion::File { token, outcome });
         }
         self.finish_closes(completions);
@@ -442,11 +446,16 @@ impl Ring {
     }
 
     fn helper_answered(&mut self) -> bool {
-        let Some((token, outcome)) = self.helper.as_mut().and_then(Helper::poll) else {
+        let Some((token, outcome)) = self.poll_helpers() else {
             return false;
         };
         self.ready.push(Completion::File { token, outcome });
         true
+    }
+
+    fn poll_helpers(&mut self) -> Option<(OpToken, FileOutcome)> {
+        let syncers = self.syncers.iter_mut().map(|(_, helper)| helper);
+        self.helper.iter_mut().chain(syncers).find_map(Helper::poll)
     }
 
     /// Submits what was asked for while whoever drives this ring sleeps (other tasks of the same core

@@ -176,6 +176,15 @@ impl Disk for BlockingDisk {
         ready(File::open(path).and_then(|dir| dir.sync_all()))
     }
 
+    fn sync_all(
+        &self,
+        _directory: &Path,
+        _file: &Rc<File>,
+    ) -> impl Future<Output = io::Result<()>> {
+        // Who works at start-up or offline flushes file by file.
+        ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
     fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>> {
         ready(ring::space(path).map(|space| Space {
             total_bytes: space.total_bytes,

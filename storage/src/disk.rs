@@ -98,6 +98,12 @@ pub trait Disk: Clone + 'static {
     /// Makes the entries of a directory durable (fsync of the directory).
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
 
+    /// Makes everything durable that completed on the file system of `directory`, as one flush of every
+    /// file and directory there, and `file` among them. Ends as [`io::ErrorKind::Unsupported`] where
+    /// that cannot be had: then nothing was made durable.
+    fn sync_all(&self, directory: &Path, file: &Self::File)
+    -> impl Future<Output = io::Result<()>>;
+
     /// Total and free bytes of the file system that holds `path`.
     fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>>;
 

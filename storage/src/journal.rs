@@ -391,11 +391,6 @@ impl Journal {
         JournalNeed::Nothing
     }
 
-    /// Whether files should be freed: early, so that the work has time while the rest is filled.
-    pub(crate) fn is_pressed(&self) -> bool {
-        self.files.len() > 1 && self.files.len() * 2 >= self.files_max
-    }
-
     /// Whether the last file that may be had is in use, or will be soon.
     pub(crate) fn is_nearly_full(&self) -> bool {
         self.files.len() > 1 && self.files.len() + 1 >= self.files_max

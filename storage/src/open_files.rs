@@ -196,6 +196,10 @@ impl<D: Disk> Disk for OpenFiles<D> {
         self.disk.sync_dir(path)
     }
 
+    fn sync_all(&self, directory: &Path, file: &D::File) -> impl Future<Output = io::Result<()>> {
+        self.disk.sync_all(directory, file)
+    }
+
     fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>> {
         self.disk.space(path)
     }

@@ -203,6 +203,7 @@ impl World {
             0 => u64::MAX,
             _ => 1 + self.rng.below(6_000),
         };
+        config.flush_together_min = 1 + self.rng.below(4) as usize;
         config.dirty_bytes_max = 256 << 10;
         config.clean_bytes_max = self.rng.below(64 << 10);
         config.reserve_bytes = 1 << 20;

@@ -61,6 +61,8 @@ pub struct SimFaults {
     /// Flushes of paths that contain this do nothing, as on a disk that lies: only for showing that the
     /// checks would notice.
     pub lies_about_flushes: Option<String>,
+    /// A file system cannot be flushed as one: files are flushed one by one.
+    pub no_sync_all: bool,
     /// How many times an operation may be polled before it completes.
     pub delay_polls_max: u64,
 }
@@ -71,6 +73,7 @@ impl Default for SimFaults {
             capacity_bytes: u64::MAX,
             broken: None,
             lies_about_flushes: None,
+            no_sync_all: false,
             delay_polls_max: 4,
         }
     }
@@ -555,6 +558,37 @@ impl Disk for SimDisk {
             return Ok(());
         }
         state.names.sync(path);
+        Ok(())
+    }
+
+    async fn sync_all(&self, directory: &Path, _file: &SimFile) -> io::Result<()> {
+        if self.state.borrow().faults.no_sync_all {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let begun: Vec<(PathBuf, u64, u64)> = {
+            let state = self.state.borrow();
+            let files = state.names.files_below(directory).into_iter();
+            files
+                .map(|(path, inode)| (path, inode, state.inodes[&inode].version))
+                .collect()
+        };
+        self.delay().await;
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        state.check(directory)?;
+        for (path, inode, version) in begun {
+            state.check(&path)?;
+            if !state.faults.lies(&path)
+                && let Some(inode) = state.inodes.get_mut(&inode)
+            {
+                inode.flush(version);
+            }
+        }
+        for directory in state.names.dirs_below(directory) {
+            if !state.faults.lies(&directory) {
+                state.names.sync(&directory);
+            }
+        }
         Ok(())
     }
 

@@ -13,7 +13,8 @@
 //!   checkpoint and journal say.
 //! - A log that brings much has its batches written to its segment beside the journal's write, which
 //!   keeps a reference only (`straight`). Such a write counts as durable when what it refers to is.
-//! - Write-back puts whole blocks into the segment, in chunks. The partial block at the end stays
+//! - Write-back puts whole blocks into the segment, in chunks; many segments are flushed as one
+//!   (`flushes`). The partial block at the end stays
 //!   dirty, and the journal writes that hold it stay pinned. To free the journal (or when a log is
 //!   idle, or at a shutdown) the log is settled: its tail block is written padded with zeros and
 //!   flushed. From then on `Segment::written` is no multiple of a block, and before the block is
@@ -37,6 +38,7 @@ mod cache;
 mod checkpoints;
 mod cleaner;
 mod durable;
+mod flushes;
 mod indexes;
 mod maintain;
 pub(crate) mod partition;
@@ -104,6 +106,7 @@ pub(crate) struct Dir {
     /// When what is gathered for the next write must be flushed, if it gets no flush of its own.
     gathered_due_us: Option<u64>,
     flushing: bool,
+    flushes: flushes::Flushes,
     checkpoints: checkpoints::Checkpoints,
     space: DirSpace,
     /// A journal file found no room: it is tried again when the reserve has changed.

@@ -45,9 +45,20 @@ pub(crate) struct WriteBack {
     pub bytes: Option<Shared>,
     /// Bytes of the segment that are in its file afterwards.
     pub written: u64,
-    pub sync: bool,
+    pub flush: Flush,
     /// For a closed segment that is whole now: its length and its index files.
     pub finish: Option<Finish>,
+}
+
+/// Whether and how what is written to a segment is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// Some other time.
+    Later,
+    /// At once.
+    Own,
+    /// With other segments, when they are written too.
+    Together,
 }
 
 #[derive(Debug)]
@@ -88,6 +99,12 @@ pub(crate) enum Job {
         paths: Vec<Rc<PathBuf>>,
         /// Segments that were written beside the journal.
         segments: Vec<Rc<PathBuf>>,
+    },
+    /// Flushes all that was written in a log directory, `file` included.
+    FlushAll {
+        dir: usize,
+        directory: PathBuf,
+        file: PathBuf,
     },
     Checkpoint {
         dir: usize,
@@ -154,6 +171,10 @@ pub(crate) enum Outcome {
         written: u64,
         result: io::Result<()>,
     },
+    FlushAll {
+        dir: usize,
+        result: io::Result<()>,
+    },
     Checkpoint {
         dir: usize,
         result: io::Result<()>,
@@ -163,7 +184,7 @@ pub(crate) enum Outcome {
         base: Offset,
         written: u64,
         allocated: Option<u64>,
-        synced: bool,
+        flush: Flush,
         finished: bool,
         result: io::Result<()>,
     },
@@ -229,6 +250,14 @@ impl StoreTask {
                 written,
                 result: flush(&disk, &paths, &segments).await,
             },
+            Job::FlushAll {
+                dir,
+                directory,
+                file,
+            } => Outcome::FlushAll {
+                dir,
+                result: flush_all(&disk, &directory, &file).await,
+            },
             Job::Checkpoint { dir, path, bytes } => Outcome::Checkpoint {
                 dir,
                 result: write_file(&disk, &path, &bytes).await,
@@ -240,7 +269,7 @@ impl StoreTask {
                     base: work.base,
                     written: work.written,
                     allocated: work.allocate.map(|(bytes, _)| bytes),
-                    synced: work.sync,
+                    flush: work.flush,
                     finished: work.finish.is_some(),
                     result,
                 }
@@ -377,6 +406,11 @@ async fn flush<D: Disk>(
     Ok(())
 }
 
+async fn flush_all<D: Disk>(disk: &D, directory: &Path, file: &Path) -> io::Result<()> {
+    let file = disk.open(file, OpenMode::ReadWrite).await?;
+    disk.sync_all(directory, &file).await
+}
+
 async fn allocate<D: Disk>(disk: &D, path: &Path, position: u64, to: u64) -> io::Result<()> {
     let file = disk.open(path, OpenMode::ReadWrite).await?;
     set_aside(disk, &file, position, to - position).await
@@ -455,7 +489,7 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     if let Some((bytes, new)) = work.allocate {
         set_aside(disk, &file, bytes - new, new).await?;
     }
-    if work.make && !work.sync {
+    if work.make && work.flush != Flush::Own {
         // It is used from now on; what is written first is flushed later.
         disk.sync_data(&file).await?;
     }
@@ -465,7 +499,7 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     if let Some(finish) = &work.finish {
         disk.truncate(&file, finish.length_bytes).await?;
     }
-    if work.sync {
+    if work.flush == Flush::Own {
         disk.sync_data(&file).await?;
     }
     if work.make {

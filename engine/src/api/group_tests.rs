@@ -73,6 +73,10 @@ impl Disk for MemoryDisk {
         })
     }
 
+    async fn sync_all(&self, _directory: &Path, _file: &PathBuf) -> io::Result<()> {
+        Ok(())
+    }
+
     async fn sync_data(&self, _file: &PathBuf) -> io::Result<()> {
         Ok(())
     }

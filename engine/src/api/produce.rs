@@ -100,10 +100,15 @@ impl Batches {
         let parts = match self.by_core.iter_mut().find(|parts| parts.core == core) {
             Some(parts) => parts,
             None => {
+                // Most requests are for one core.
+                let expected = match self.by_core.is_empty() {
+                    true => self.places.capacity(),
+                    false => 0,
+                };
                 self.by_core.push(CoreParts {
                     core,
-                    places: Vec::new(),
-                    parts: Vec::new(),
+                    places: Vec::with_capacity(expected),
+                    parts: Vec::with_capacity(expected),
                 });
                 let last = self.by_core.len() - 1;
                 &mut self.by_core[last]
@@ -162,7 +167,11 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
         None
     };
     let mut topics = Vec::with_capacity(body.topic_data.len());
-    let mut batches = Batches::default();
+    let parts = body
+        .topic_data
+        .iter()
+        .map(|topic| topic.partition_data.len());
+    let mut batches = Batches::with_capacity(parts.sum());
     let by_id = request.head.version >= 13;
     for topic_data in &body.topic_data {
         let topic = if by_id {

@@ -60,7 +60,13 @@ pub(super) fn handle(
             let id = shard.expect(Waiting::NativeProduce(one));
             let origin = shard.origin(id);
             let batch = Chunk::Local(request.share_records(0, request.records.len()));
-            shard.serve_append(now, origin, acks, PRODUCE_VERSION, vec![(name, batch)]);
+            shard.serve_append(
+                now,
+                origin,
+                acks,
+                PRODUCE_VERSION,
+                std::iter::once((name, batch)),
+            );
             return Ok(Outcome::Pending);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::SimRng;
 
@@ -166,6 +166,35 @@ impl Tree {
                 apply(&mut directory.durable, &change);
             }
         }
+    }
+
+    /// The files below a directory, with their paths.
+    pub(super) fn files_below(&self, path: &Path) -> Vec<(PathBuf, u64)> {
+        let mut found = Vec::new();
+        let mut open: Vec<(PathBuf, usize)> = Vec::new();
+        open.extend(self.dir(path).map(|dir| (path.to_path_buf(), dir)));
+        while let Some((path, dir)) = open.pop() {
+            for (name, node) in &self.directories[dir].now {
+                match node {
+                    Node::File(inode) => found.push((path.join(name), *inode)),
+                    Node::Dir(inner) => open.push((path.join(name), *inner)),
+                }
+            }
+        }
+        found
+    }
+
+    /// A directory and those below it.
+    pub(super) fn dirs_below(&self, path: &Path) -> Vec<PathBuf> {
+        let mut found = vec![path.to_path_buf()];
+        let mut at = 0;
+        while let Some(path) = found.get(at).cloned() {
+            at += 1;
+            let inside = self.list(&path).into_iter().flatten();
+            let dirs = inside.filter(|(_, node)| matches!(node, Node::Dir(_)));
+            found.extend(dirs.map(|(name, _)| path.join(name)));
+        }
+        found
     }
 
     /// A power cut: of each directory's changes a first part survives, since file systems keep them

@@ -39,6 +39,10 @@ pub struct LogId(pub u32);
 /// large turns only. No kept measurement says yet from where on.
 const STRAIGHT_BYTES_MIN: u64 = 512 << 10;
 
+/// The usual [`StoreConfig::flush_together_min`]: flushing a file system looks at all of its files that
+/// changed, whoever wrote to them.
+const FLUSH_TOGETHER_MIN: usize = 16;
+
 /// How a store is set up; fixed while it runs.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -63,6 +67,8 @@ pub struct StoreConfig {
     pub journal_files_max: usize,
     /// From how many bytes in one write of the journal a partition's batches go straight to its segment.
     pub straight_bytes_min: u64,
+    /// From how many segments on that wait for a flush one flush of the whole file system takes its place.
+    pub flush_together_min: usize,
     /// Disk space kept aside in each log directory for data that is acknowledged and not yet in
     /// allocated segment space. Nothing larger than this is ever waiting there.
     pub reserve_bytes: u64,
@@ -111,6 +117,7 @@ impl StoreConfig {
             journal_file_bytes,
             journal_files_max,
             straight_bytes_min: STRAIGHT_BYTES_MIN,
+            flush_together_min: FLUSH_TOGETHER_MIN,
             reserve_bytes: dirty_bytes_max + dirty_bytes_max / 2,
             write_back_ms: 1_000,
             settle_idle_ms: 3_000,

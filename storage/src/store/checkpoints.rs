@@ -24,7 +24,22 @@ pub(super) struct Checkpoints {
     last_us: u64,
     /// Logs that keep the oldest journal file from being freed, and that file's last sequence.
     relief: Option<(u64, BTreeSet<LogId>)>,
+    /// How many logs keep the oldest journal file, as of when that file was the oldest of so many.
+    pinning: Pinning,
 }
+
+/// How many logs kept the oldest of so many journal files, which ends with this sequence.
+#[derive(Clone, Copy, Default)]
+struct Pinning {
+    end: u64,
+    files: usize,
+    logs: u64,
+}
+
+/// What comes into the journal while one log is written and flushed, about, in bytes: with others, and
+/// alone.
+const RELIEF_BYTES_TOGETHER: u64 = 32 << 10;
+const RELIEF_BYTES_ALONE: u64 = 96 << 10;
 
 struct Snapshot {
     covers_sequence: u64,
@@ -177,21 +192,56 @@ impl Store {
             return;
         }
         self.poll_checkpoint(dir);
-        let state = &self.dirs[dir];
-        if !state.ready {
+        if !self.dirs[dir].ready {
+            let state = &self.dirs[dir];
             let carried = state.journal.marks().durable >= state.start_sequence;
             if carried && state.space.is_settled() && state.checkpoints.is_idle() {
                 self.take_checkpoint(now, dir, false);
             }
             return;
         }
-        if state.journal.is_pressed()
-            && state.checkpoints.relief.is_none()
-            && state.checkpoints.is_idle()
-        {
+        let checkpoints = &self.dirs[dir].checkpoints;
+        if checkpoints.relief.is_none() && checkpoints.is_idle() && self.is_relief_due(now, dir) {
             self.begin_relief(now, dir);
         }
         self.check_settled();
+    }
+
+    /// Whether the oldest journal file should be freed: early enough for all the logs that keep it, and
+    /// as late as that allows, since what is written later is written in larger pieces.
+    fn is_relief_due(&mut self, now: Now, dir: usize) -> bool {
+        let state = &self.dirs[dir];
+        let Some(end) = state.journal.oldest_file_end() else {
+            return false;
+        };
+        let files = state.journal.files_count();
+        let known = state.checkpoints.pinning;
+        if (known.end, known.files) != (end, files) {
+            let logs = self.pinning(dir, end).count() as u64;
+            self.dirs[dir].checkpoints.pinning = Pinning { end, files, logs };
+        }
+        let state = &self.dirs[dir];
+        let each = if state.flushes.may_gather(now) {
+            RELIEF_BYTES_TOGETHER
+        } else {
+            RELIEF_BYTES_ALONE
+        };
+        let needed = state.checkpoints.pinning.logs * each;
+        let file_bytes = self.config.journal_file_bytes;
+        let half = file_bytes * self.config.journal_files_max as u64 / 2;
+        state.journal.room_bytes() <= needed.max(2 * file_bytes).min(half)
+    }
+
+    /// The logs that need a journal write up to `end`.
+    fn pinning(&self, dir: usize, end: u64) -> impl Iterator<Item = LogId> {
+        self.logs
+            .iter()
+            .enumerate()
+            .filter_map(|(index, log)| Some((LogId(index as u32), log.as_deref()?)))
+            .filter(move |(_, partition)| {
+                partition.dir == dir && partition.pinned_sequence().is_some_and(|at| at <= end)
+            })
+            .map(|(log, _)| log)
     }
 
     /// Settles the logs that pin the oldest journal file; a checkpoint follows.
@@ -199,16 +249,7 @@ impl Store {
         let Some(end) = self.dirs[dir].journal.oldest_file_end() else {
             return;
         };
-        let pinning: BTreeSet<LogId> = self
-            .logs
-            .iter()
-            .enumerate()
-            .filter_map(|(index, log)| Some((LogId(index as u32), log.as_deref()?)))
-            .filter(|(_, partition)| {
-                partition.dir == dir && partition.pinned_sequence().is_some_and(|at| at <= end)
-            })
-            .map(|(log, _)| log)
-            .collect();
+        let pinning: BTreeSet<LogId> = self.pinning(dir, end).collect();
         for &log in &pinning {
             self.want_flush(log);
         }

@@ -81,17 +81,18 @@ impl Store {
                 written,
                 result,
             } => self.on_flushed(now, dir, written, result),
+            Outcome::FlushAll { dir, result } => self.on_flushed_together(now, dir, result),
             Outcome::Checkpoint { dir, result } => self.on_checkpoint(now, dir, result),
             Outcome::WriteBack {
                 log,
                 base,
                 written,
                 allocated,
-                synced,
+                flush,
                 finished,
                 result,
             } => {
-                self.on_written_back(now, log, base, written, allocated, synced, finished, result);
+                self.on_written_back(now, log, base, written, allocated, flush, finished, result);
                 self.drop_segments(now, log);
             }
             Outcome::LoadHead { log, base, result } => self.on_head_loaded(log, base, result),

@@ -46,6 +46,7 @@ impl Store {
                 flush_due_us: None,
                 gathered_due_us: None,
                 flushing: false,
+                flushes: Default::default(),
                 checkpoints: Default::default(),
                 space: DirSpace::new(path, config.core, config.reserve_bytes),
                 journal_starved: false,

@@ -9,7 +9,7 @@ use ring::buf::AlignedBuf;
 
 use crate::journal::EntryKind;
 use crate::segment::{BLOCK, block_floor};
-use crate::tasks::{FileWork, Finish, Job, WriteBack};
+use crate::tasks::{FileWork, Finish, Flush, Job, WriteBack};
 use crate::types::{Now, Offset};
 
 use super::api::LogId;
@@ -108,6 +108,7 @@ impl Store {
             };
             self.start_write_back(now, log);
         }
+        self.poll_flushes(now);
     }
 
     /// Whether appends would soon wait for what write-back frees.
@@ -148,7 +149,7 @@ impl Store {
         if !self.prepare_head(log, index, end, durable) {
             return;
         }
-        self.spawn_write_back(log, index, end, settle);
+        self.spawn_write_back(now, log, index, end, settle);
     }
 
     fn dir_name(&self, log: LogId) -> String {
@@ -208,7 +209,16 @@ impl Store {
         }
     }
 
-    fn spawn_write_back(&mut self, log: LogId, index: usize, end: u64, settle: bool) {
+    /// Whether what is written now is flushed with what others in the queue are about to write.
+    fn flushes_together(&self, now: Now, dir: usize) -> bool {
+        let flushes = &self.dirs[dir].flushes;
+        let count = 1 + self.write_back.logs.len() + flushes.waiting_count();
+        count >= self.config.flush_together_min && flushes.may_gather(now)
+    }
+
+    fn spawn_write_back(&mut self, now: Now, log: LogId, index: usize, end: u64, settle: bool) {
+        let partition = self.log(log).expect("a log that is written");
+        let together = self.flushes_together(now, partition.dir);
         let partition = self.logs[log.0 as usize]
             .as_deref_mut()
             .expect("a log that is written");
@@ -230,6 +240,11 @@ impl Store {
         let sync = finishing
             || (settle && complete)
             || ((partition.streams || partition.flush) && whole_blocks);
+        let flush = match sync {
+            true if together && !finishing => Flush::Together,
+            true => Flush::Own,
+            false => Flush::Later,
+        };
         let write = to > segment.written;
         let mut copied = 0;
         let bytes = write.then(|| {
@@ -296,7 +311,7 @@ impl Store {
             position: from,
             bytes,
             written: to.max(segment.written),
-            sync,
+            flush,
             finish,
         };
         if settle && complete && !image.closed {
@@ -359,7 +374,7 @@ impl Store {
         base: Offset,
         written: u64,
         allocated: Option<u64>,
-        synced: bool,
+        flush: Flush,
         finished: bool,
         result: io::Result<()>,
     ) {
@@ -371,7 +386,10 @@ impl Store {
         partition.busy = false;
         let dir = partition.dir;
         match result {
-            Ok(()) => self.note_written(log, base, written, allocated, synced, finished),
+            Ok(()) => {
+                let synced = flush == Flush::Own;
+                self.note_written(log, base, written, allocated, synced, finished);
+            }
             Err(error) if is_full(&error) => {
                 self.write_back.starved.push(log);
                 self.on_no_space(dir);
@@ -382,7 +400,18 @@ impl Store {
                 return;
             }
         }
+        if flush == Flush::Together {
+            self.flush_with_others(now, log, base);
+        } else {
+            self.after_write_back(now, log);
+        }
+        self.tell_room();
+    }
+
+    /// A write to a log's segments has ended, and its flush, where it has one: what comes next.
+    pub(super) fn after_write_back(&mut self, now: Now, log: LogId) {
         let partition = self.log(log).expect("not deleted");
+        let dir = partition.dir;
         let more = partition.settle
             || partition.flush
             || self.shutting_down
@@ -396,7 +425,6 @@ impl Store {
         }
         self.try_swap(log);
         self.relieve(now, dir, log);
-        self.tell_room();
     }
 
     fn note_written(

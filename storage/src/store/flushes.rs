@@ -1,0 +1,144 @@
+//! Flushing the segments of many logs as one. What write-back wrote for them waits here, and one flush
+//! of the log directory's file system covers it all: a flush for each of a thousand segments takes the
+//! device a thousand times as long. Part of a core's store; knows no disk.
+//!
+//! A log is busy from its write to the end of the flush, so what the flush covers is what its segment
+//! has then: nobody writes to it meanwhile.
+
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::tasks::Job;
+use crate::types::{Now, Offset};
+
+use super::Store;
+use super::api::LogId;
+
+/// So many are flushed without waiting for more.
+const TOGETHER_MAX: usize = 256;
+/// A log waits for others so long at most, in microseconds.
+const WAIT_US: u64 = 20_000;
+/// A flush of the file system that takes longer found much there that others have written: for a while
+/// segments are flushed one by one, in microseconds.
+const SLOW_US: u64 = 200_000;
+const SLOW_REST_US: u64 = 60_000_000;
+
+/// A segment that is written and not flushed.
+struct Written {
+    log: LogId,
+    base: Offset,
+    /// The log's directory, which keeps its name as long as the log is busy.
+    dir: Rc<PathBuf>,
+}
+
+/// What waits for one flush in a log directory.
+#[derive(Default)]
+pub(super) struct Flushes {
+    waiting: Vec<Written>,
+    /// When the first of them came.
+    since_us: u64,
+    running: Vec<Written>,
+    begun_us: u64,
+    /// When segments may be flushed together again.
+    from_us: u64,
+}
+
+impl Flushes {
+    /// Whether segments may be flushed together.
+    pub(super) fn may_gather(&self, now: Now) -> bool {
+        now.monotonic_us >= self.from_us
+    }
+
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+impl Store {
+    /// A log was written and is to be flushed with others; it stays busy until then.
+    pub(super) fn flush_with_others(&mut self, now: Now, log: LogId, base: Offset) {
+        let partition = self.log_mut(log).expect("a log that was written");
+        partition.busy = true;
+        let (dir, path) = (partition.dir, Rc::clone(&partition.path));
+        let flushes = &mut self.dirs[dir].flushes;
+        if flushes.waiting.is_empty() {
+            flushes.since_us = now.monotonic_us;
+        }
+        let dir = path;
+        flushes.waiting.push(Written { log, base, dir });
+    }
+
+    /// Begins the flushes that nobody else will join soon.
+    pub(super) fn poll_flushes(&mut self, now: Now) {
+        let no_more = self.write_back.is_idle();
+        for dir in 0..self.dirs.len() {
+            let state = &mut self.dirs[dir];
+            let flushes = &mut state.flushes;
+            if flushes.waiting.is_empty() || !flushes.running.is_empty() {
+                continue;
+            }
+            if state.offline {
+                for written in std::mem::take(&mut flushes.waiting) {
+                    if !self.was_deleted(written.log) {
+                        self.log_mut(written.log).expect("not deleted").busy = false;
+                    }
+                }
+                continue;
+            }
+            let due = no_more
+                || flushes.waiting.len() >= TOGETHER_MAX
+                || now.monotonic_us >= flushes.since_us + WAIT_US;
+            if !due {
+                continue;
+            }
+            flushes.begun_us = now.monotonic_us;
+            flushes.running = std::mem::take(&mut flushes.waiting);
+            let one = flushes.running.last().expect("not empty");
+            let file = crate::segment::path(&one.dir, one.base, "log");
+            let directory = state.path.clone();
+            self.spawn(Job::FlushAll {
+                dir,
+                directory,
+                file,
+            });
+        }
+    }
+
+    pub(super) fn on_flushed_together(&mut self, now: Now, dir: usize, result: io::Result<()>) {
+        let flushes = &mut self.dirs[dir].flushes;
+        let written = std::mem::take(&mut flushes.running);
+        if now.monotonic_us > flushes.begun_us + SLOW_US {
+            flushes.from_us = now.monotonic_us + SLOW_REST_US;
+        }
+        let flushed = match result {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                flushes.from_us = u64::MAX;
+                false
+            }
+            Err(error) => {
+                self.fail_dir(dir, format!("segments cannot be flushed: {error}"));
+                false
+            }
+        };
+        for Written { log, base, .. } in written {
+            if self.was_deleted(log) {
+                continue;
+            }
+            let partition = self.log_mut(log).expect("not deleted");
+            partition.busy = false;
+            if !flushed {
+                partition.flush = true;
+            } else if let Some(index) = partition.segment_at(base) {
+                let segment = &mut partition.segments[index];
+                segment.unsynced_sequence = None;
+                segment.image.synced_bytes = segment.written;
+            }
+            self.after_write_back(now, log);
+            self.drop_segments(now, log);
+        }
+        self.dirs[dir].checkpoints.changed = true;
+        self.tell_room();
+    }
+}
