@@ -140,6 +140,13 @@ pub struct AppendResult {
     pub log_append_time_ms: i64,
     /// The partition's log start offset, -1 where it is not known.
     pub log_start_offset: i64,
+    /// What else there is to say of an error: apart, since there is one result for each batch.
+    pub fault: Option<Box<AppendFault>>,
+}
+
+/// What was wrong with a batch, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppendFault {
     /// Which records were at fault, and why.
     pub record_errors: Vec<(i32, Option<String>)>,
     /// What was wrong with the batch.
@@ -154,15 +161,18 @@ impl AppendResult {
             base_offset: -1,
             log_append_time_ms: -1,
             log_start_offset: -1,
-            record_errors: Vec::new(),
-            message: None,
+            fault: None,
         }
     }
 
     /// A refusal with its reason.
     pub fn refused(error: ErrorCode, message: impl Into<String>) -> AppendResult {
-        AppendResult {
+        let fault = AppendFault {
             message: Some(message.into()),
+            ..AppendFault::default()
+        };
+        AppendResult {
+            fault: Some(Box::new(fault)),
             ..AppendResult::error(error)
         }
     }

@@ -15,7 +15,7 @@ use storage::walk::{
 
 use crate::config::topic::{CompressionType, TimestampType as ConfiguredTime, TopicConfig};
 use crate::limits::WALK_INLINE_BYTES_MAX;
-use crate::mesh::{AppendResult, PartitionRef};
+use crate::mesh::{AppendFault, AppendResult, PartitionRef};
 
 /// How much a task walks before it lets others run, in uncompressed bytes.
 const WALK_STEP_BYTES: u64 = 256 << 10;
@@ -287,12 +287,16 @@ fn walk_refusal(error: &WalkError, batch: &BatchView<'_>) -> Refusal {
     } else {
         ErrorCode::InvalidRecord
     };
-    Refusal::at_log(AppendResult {
+    let fault = AppendFault {
         record_errors: errors
             .iter()
             .map(|error| (error.index, Some(record_message(error.kind))))
             .collect(),
-        ..AppendResult::refused(code, format!("{errors_count} records have been refused"))
+        message: Some(format!("{errors_count} records have been refused")),
+    };
+    Refusal::at_log(AppendResult {
+        fault: Some(Box::new(fault)),
+        ..AppendResult::error(code)
     })
 }
 

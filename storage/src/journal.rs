@@ -140,6 +140,8 @@ pub(crate) struct Journal {
     next_file: u64,
     arena: Option<AlignedBuf>,
     open: Option<OpenWrite>,
+    /// How many entries the last write had: about as many are expected of the next.
+    gathered_last: usize,
     waiting: VecDeque<Waiting>,
     waiting_bytes: u64,
     in_flight: VecDeque<InFlight>,
@@ -172,6 +174,7 @@ impl Journal {
             next_file: 0,
             arena: None,
             open: None,
+            gathered_last: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             in_flight: VecDeque::new(),
@@ -227,7 +230,7 @@ impl Journal {
             buf,
             used: WRITE_HEADER_BYTES,
             hash: begin_checksum(self.salt),
-            gathered: Vec::new(),
+            gathered: Vec::with_capacity(self.gathered_last),
             parts: Vec::new(),
             sync: false,
         }
@@ -260,6 +263,7 @@ impl Journal {
             parts,
             sync,
         } = self.open.take()?;
+        self.gathered_last = gathered.len();
         let total = used.next_multiple_of(BLOCK_BYTES);
         let sequence = self.next_sequence;
         buf[..8].copy_from_slice(&MAGIC);

@@ -310,13 +310,14 @@ fn partition_response(
     partition: i32,
     result: AppendResult,
 ) -> wire::PartitionProduceResponse<'static> {
+    let fault = result.fault.map(|fault| *fault).unwrap_or_default();
     wire::PartitionProduceResponse {
         index: partition,
         error_code: result.error.code(),
         base_offset: result.base_offset,
         log_append_time_ms: result.log_append_time_ms,
         log_start_offset: result.log_start_offset,
-        record_errors: result
+        record_errors: fault
             .record_errors
             .into_iter()
             .map(|(index, message)| wire::BatchIndexAndErrorMessage {
@@ -324,7 +325,7 @@ fn partition_response(
                 batch_index_error_message: message.map(Into::into),
             })
             .collect(),
-        error_message: result.message.map(Into::into),
+        error_message: fault.message.map(Into::into),
         ..Default::default()
     }
 }

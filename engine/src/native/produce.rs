@@ -138,10 +138,11 @@ pub(crate) fn respond(shard: &mut Shard, head: Head, results: impl Iterator<Item
             log_start_offset: result.log_start_offset,
             error: result.error.code(),
         });
-        if let Some(message) = &result.message {
+        let fault = result.fault.map(|fault| *fault).unwrap_or_default();
+        if let Some(message) = &fault.message {
             remark(&mut answer, part, -1, message);
         }
-        for (record, message) in &result.record_errors {
+        for (record, message) in &fault.record_errors {
             remark(&mut answer, part, *record, message.as_deref().unwrap_or(""));
         }
     }

@@ -42,12 +42,15 @@ fn checked(bytes: &[u8], rules: &Rules) -> Walked {
 fn told(bytes: &[u8], rules: &Rules) -> (i16, usize, bool, bool) {
     match checked(bytes, rules) {
         Walked::Accepted(_) => panic!("accepted"),
-        Walked::Refused(refusal) => (
-            refusal.result.error.code(),
-            refusal.result.record_errors.len(),
-            refusal.result.message.is_some(),
-            refusal.tells_log_start,
-        ),
+        Walked::Refused(refusal) => {
+            let fault = refusal.result.fault.as_ref();
+            (
+                refusal.result.error.code(),
+                fault.map_or(0, |fault| fault.record_errors.len()),
+                fault.is_some_and(|fault| fault.message.is_some()),
+                refusal.tells_log_start,
+            )
+        }
     }
 }
 

@@ -97,7 +97,7 @@ impl Store {
         let cache = &mut self.dirs[dir].cache;
         cache.on_sealed(sealed.sequence, bytes, kept_bytes_max);
         self.drop_clean(dir);
-        let mut touched: Vec<Touched> = Vec::new();
+        let mut touched: Vec<Touched> = Vec::with_capacity(sealed.gathered.len());
         let mut effects = Vec::new();
         let mut straights = Vec::new();
         let mut companions = Vec::new();
