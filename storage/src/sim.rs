@@ -52,6 +52,8 @@ pub struct SimReport {
     pub disk_reads: u64,
     /// Straight writes.
     pub straight_writes: u64,
+    /// Segments flushed with others.
+    pub flushed_together: u64,
 }
 
 struct World {
@@ -88,6 +90,7 @@ pub fn run_with(
     prepare: impl FnOnce(&SimDisk),
 ) -> Result<SimReport, String> {
     let disk = SimDisk::new(seed ^ 0xd15c);
+    disk.set_faults(|faults| faults.no_sync_all = seed.is_multiple_of(4));
     prepare(&disk);
     let mut rng = SimRng::new(seed);
     let dirs = (0..1 + rng.below(2))
@@ -538,6 +541,7 @@ impl World {
             self.report.compactions += counters.compactions;
             self.report.disk_reads += counters.disk_reads;
             self.report.straight_writes += counters.straight_writes;
+            self.report.flushed_together += counters.flushed_together;
         }
     }
 

@@ -17,6 +17,7 @@ fn acknowledged_records_survive_everything() {
         sum.disk_reads += report.disk_reads;
         sum.checkpoints += report.checkpoints;
         sum.straight_writes += report.straight_writes;
+        sum.flushed_together += report.flushed_together;
     }
     // The runs did what they are for.
     assert!(sum.appended > 5_000, "{sum:?}");
@@ -27,6 +28,7 @@ fn acknowledged_records_survive_everything() {
     assert!(sum.segments_deleted > 20 && sum.disk_reads > 100, "{sum:?}");
     assert!(sum.compactions > 5, "{sum:?}");
     assert!(sum.straight_writes > 200, "{sum:?}");
+    assert!(sum.flushed_together > 200, "{sum:?}");
 }
 
 #[test]

@@ -439,6 +439,8 @@ pub struct StoreCounters {
     pub journal_bytes: u64,
     /// Bytes copied to assemble aligned blocks for segments.
     pub write_back_bytes_copied: u64,
+    /// Segments that were flushed with others, by one flush of their file system.
+    pub flushed_together: u64,
     /// Straight writes issued.
     pub straight_writes: u64,
     /// Bytes of straight writes.

@@ -135,6 +135,7 @@ impl Store {
                 segment.unsynced_sequence = None;
                 segment.image.synced_bytes = segment.written;
             }
+            self.counters.flushed_together += u64::from(flushed);
             self.after_write_back(now, log);
             self.drop_segments(now, log);
         }

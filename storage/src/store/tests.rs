@@ -13,6 +13,7 @@ use crate::sim_disk::{SimDisk, SimRng};
 use crate::types::CoreId;
 
 mod compaction;
+mod flushes;
 mod indexes;
 mod journal;
 mod straight;

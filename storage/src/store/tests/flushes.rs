@@ -1,0 +1,160 @@
+//! Tests of flushing many segments as one: that it is done, what it may not be done for, and what is
+//! there after a power cut.
+
+use super::*;
+use crate::disk::{Disk, OpenMode};
+
+const LOGS: u128 = 40;
+
+fn many_on(disk: SimDisk) -> (Bench, Vec<LogId>) {
+    let recovered = recover(&disk);
+    let mut bench = Bench::start(disk, recovered);
+    let logs = (1..=LOGS)
+        .map(|id| bench.create(&format!("t{id}"), id, LogConfig::default()))
+        .collect();
+    (bench, logs)
+}
+
+/// Appends to all logs in turn, so much that the journal must free files; what each then holds.
+fn fill(bench: &mut Bench, logs: &[LogId], rounds: usize) -> Vec<u8> {
+    let mut expected = Vec::new();
+    for round in 0..rounds {
+        let batch = batch_of(&[round as u8; 1_500], 1 + round as i64);
+        for log in logs {
+            while bench.append(*log, &batch) == Err(AppendError::Busy) {
+                bench.pass(100);
+            }
+        }
+        bench.run();
+        assert!(bench.stores[0].gauges().journal_files <= 8);
+        expected.extend(stamped(batch, round as i64));
+    }
+    expected
+}
+
+#[test]
+fn many_segments_are_flushed_as_one_and_survive_a_power_cut() {
+    let (mut bench, logs) = many_on(SimDisk::new(1));
+    let expected = fill(&mut bench, &logs, 200);
+    let together = bench.stores[0].counters().flushed_together;
+    assert!(together >= 100, "{together}");
+    let disk = bench.disk.clone();
+    drop(bench);
+    disk.crash();
+    let mut bench = Bench::on(disk);
+    for id in 1..=LOGS {
+        let log = bench.find(id);
+        assert_eq!(bench.read_all(log), expected);
+    }
+}
+
+#[test]
+fn where_a_file_system_cannot_be_flushed_its_files_are() {
+    let disk = SimDisk::new(1);
+    disk.set_faults(|faults| faults.no_sync_all = true);
+    let (mut bench, logs) = many_on(disk);
+    let expected = fill(&mut bench, &logs, 200);
+    assert_eq!(bench.stores[0].counters().flushed_together, 0);
+    let disk = bench.disk.clone();
+    drop(bench);
+    disk.crash();
+    let mut bench = Bench::on(disk);
+    for id in 1..=LOGS {
+        let log = bench.find(id);
+        assert_eq!(bench.read_all(log), expected);
+    }
+}
+
+/// A clean stop flushes the tails of all logs, and nothing is left to replay.
+#[test]
+fn a_stop_flushes_what_waits() {
+    let (mut bench, logs) = many_on(SimDisk::new(2));
+    let expected = fill(&mut bench, &logs, 3);
+    let disk = bench.shut_down();
+    disk.crash();
+    let recovered = recover(&disk);
+    assert!(!recovered.unclean);
+    assert_eq!(recovered.dirty_bytes, 0);
+    let mut bench = Bench::start(disk, recovered);
+    for id in 1..=LOGS {
+        let log = bench.find(id);
+        assert_eq!(bench.read_all(log), expected);
+    }
+}
+
+/// A failed flush of the file system says of no segment that it is safe: the directory goes offline, and
+/// after a restart everything is there.
+#[test]
+fn a_failed_flush_takes_the_directory_offline() {
+    let (mut bench, logs) = many_on(SimDisk::new(1));
+    let (disk, other) = (bench.disk.clone(), Path::new(DIR).join("other"));
+    // Only a flush of everything comes across this file.
+    block_on(disk.open(&other, OpenMode::Create)).expect("made");
+    disk.set_faults(|faults| faults.broken = Some(String::from("other")));
+    let batch = batch_of(&[7; 1_500], 1);
+    let mut acknowledged = Vec::new();
+    'full: loop {
+        for log in &logs {
+            match bench.append(*log, &batch) {
+                Ok(_) => {}
+                Err(AppendError::Offline) => break 'full,
+                Err(AppendError::Busy) => bench.pass(100),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        bench.run();
+        let ends = logs.iter().map(|log| bench.stores[0].durable_end(*log));
+        acknowledged = ends.map(|end| end.expect("a log").0).collect();
+    }
+    assert_eq!(bench.stores[0].counters().flushed_together, 0);
+    let offline = |notice: &Notice| matches!(notice, Notice::DirOffline { dir: 0, why } if why.contains("flushed"));
+    assert!(bench.notices.iter().any(offline), "{:?}", bench.notices);
+    drop(bench);
+    disk.crash();
+    disk.set_faults(|faults| faults.broken = None);
+    block_on(disk.remove_file(&other)).expect("removed");
+    let mut bench = Bench::on(disk);
+    for (id, end) in (1..=LOGS).zip(acknowledged) {
+        let log = bench.find(id);
+        assert!(end > 0);
+        assert!(bench.read_all(log).len() as i64 >= end * batch.len() as i64);
+    }
+}
+
+/// A log that is deleted while its segment waits for the flush goes when the flush has ended.
+#[test]
+fn a_log_deleted_during_the_flush_is_removed() {
+    for seed in 1..20 {
+        let disk = SimDisk::new(seed);
+        disk.set_faults(|faults| faults.delay_polls_max = 40);
+        let (mut bench, logs) = many_on(disk);
+        fill(&mut bench, &logs, 60);
+        let batch = batch_of(&[9; 1_500], 100);
+        // Until something waits for a flush or is being flushed.
+        while !logs
+            .iter()
+            .any(|log| bench.stores[0].log(*log).is_some_and(|log| log.busy))
+        {
+            for log in &logs {
+                let _ = bench.append(*log, &batch);
+            }
+            let now = bench.now;
+            bench.stores[0].end_turn(now);
+            bench.executor.take_actions(0, &mut bench.stores[0]);
+            for _ in 0..50 {
+                bench.executor.step(now, &mut bench.rng, &mut bench.stores);
+            }
+        }
+        for log in &logs {
+            let now = bench.now;
+            bench.store().delete_partition(now, *log);
+        }
+        bench.run();
+        bench.pass(61_000);
+        for id in 1..=LOGS {
+            let dir = Path::new(DIR).join(format!("t{id}-0"));
+            assert!(!bench.disk.exists(&dir), "seed {seed}");
+        }
+        bench.shut_down();
+    }
+}
