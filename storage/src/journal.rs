@@ -411,9 +411,12 @@ impl Journal {
         (current + spare + to_make * self.file_bytes).saturating_sub(self.backlog_bytes())
     }
 
-    /// The last sequence in the oldest file, if a newer file is in use.
-    pub(crate) fn oldest_file_end(&self) -> Option<u64> {
-        (self.files.len() > 1).then(|| self.files[0].sequence_last)
+    /// The last sequence in the oldest files that are freed together, a quarter of all there may be, if a
+    /// newer file is in use.
+    pub(crate) fn oldest_files_end(&self) -> Option<u64> {
+        let newest = self.files.len().checked_sub(1)?;
+        let count = (self.files_max / 4).max(1).min(newest);
+        Some(self.files.get(count.checked_sub(1)?)?.sequence_last)
     }
 
     /// The first block of this start's files.

@@ -190,12 +190,12 @@ fn files_are_recycled_only_below_the_checkpoint() {
             token += 1;
         }
     }
-    assert_eq!(journal.oldest_file_end(), Some(2));
+    assert_eq!(journal.oldest_files_end(), Some(2));
     assert!(journal.recycle_below(2).is_none());
-    assert_eq!(journal.oldest_file_end(), Some(2));
+    assert_eq!(journal.oldest_files_end(), Some(2));
     journal.recycle_below(100);
     assert_eq!(
-        (journal.oldest_file_end(), journal.files_count()),
+        (journal.oldest_files_end(), journal.files_count()),
         (None, 2)
     );
     // The freed file is written again from its beginning.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use ring::buf::Shared;
+use ring::buf::{BLOCK_BYTES, Shared};
 
 use crate::disk::{Disk, OpenMode};
 use crate::tasks::StoreTask;
@@ -100,11 +100,12 @@ impl StoreConfig {
         memory_bytes: u64,
     ) -> StoreConfig {
         // What a crash leaves in the journal comes back as dirty memory, so all journal files
-        // together stay below that budget.
+        // together stay below that budget; and by as much as small batches take beside their bytes,
+        // for their places in the logs: a quarter.
         let dirty_bytes_max = (memory_bytes / 2).max(8 << 20);
         let journal_files_max = 8;
-        let journal_file_bytes = (dirty_bytes_max / journal_files_max as u64)
-            .next_multiple_of(1 << 20)
+        let journal_file_bytes = (dirty_bytes_max / 4 * 3 / journal_files_max as u64)
+            .next_multiple_of(BLOCK_BYTES as u64)
             .clamp(1 << 20, 64 << 20);
         StoreConfig {
             core,

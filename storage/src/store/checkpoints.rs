@@ -22,13 +22,13 @@ pub(super) struct Checkpoints {
     /// Being written: what becomes free when it is durable.
     running: Option<(u64, bool)>,
     last_us: u64,
-    /// Logs that keep the oldest journal file from being freed, and that file's last sequence.
+    /// Logs that keep the oldest journal files from being freed, and the last sequence in these.
     relief: Option<(u64, BTreeSet<LogId>)>,
-    /// How many logs keep the oldest journal file, as of when that file was the oldest of so many.
+    /// How many logs keep the oldest journal files, as of when there were so many files behind them.
     pinning: Pinning,
 }
 
-/// How many logs kept the oldest of so many journal files, which ends with this sequence.
+/// How many logs kept the oldest of so many journal files, which end with this sequence.
 #[derive(Clone, Copy, Default)]
 struct Pinning {
     end: u64,
@@ -207,11 +207,11 @@ impl Store {
         self.check_settled();
     }
 
-    /// Whether the oldest journal file should be freed: early enough for all the logs that keep it, and
+    /// Whether the oldest journal files should be freed: early enough for all the logs that keep it, and
     /// as late as that allows, since what is written later is written in larger pieces.
     fn is_relief_due(&mut self, now: Now, dir: usize) -> bool {
         let state = &self.dirs[dir];
-        let Some(end) = state.journal.oldest_file_end() else {
+        let Some(end) = state.journal.oldest_files_end() else {
             return false;
         };
         let files = state.journal.files_count();
@@ -244,9 +244,9 @@ impl Store {
             .map(|(log, _)| log)
     }
 
-    /// Settles the logs that pin the oldest journal file; a checkpoint follows.
+    /// Settles the logs that pin the oldest journal files; a checkpoint follows.
     fn begin_relief(&mut self, now: Now, dir: usize) {
-        let Some(end) = self.dirs[dir].journal.oldest_file_end() else {
+        let Some(end) = self.dirs[dir].journal.oldest_files_end() else {
             return;
         };
         let pinning: BTreeSet<LogId> = self.pinning(dir, end).collect();
@@ -257,7 +257,7 @@ impl Store {
         self.end_relief(now, dir);
     }
 
-    /// A log was written: it may no longer pin the oldest journal file.
+    /// A log was written: it may no longer pin the oldest journal files.
     pub(super) fn relieve(&mut self, now: Now, dir: usize, log: LogId) {
         let Some((end, pinning)) = &self.dirs[dir].checkpoints.relief else {
             self.check_settled();
@@ -283,7 +283,7 @@ impl Store {
         self.end_relief(now, dir);
     }
 
-    /// When nothing pins the oldest file any more, a checkpoint frees it.
+    /// When nothing pins the oldest files any more, a checkpoint frees them.
     pub(super) fn end_relief(&mut self, now: Now, dir: usize) {
         let logs = &self.logs;
         let Some((_, pinning)) = &mut self.dirs[dir].checkpoints.relief else {
@@ -295,7 +295,7 @@ impl Store {
         }
     }
 
-    /// Goes on with what frees the oldest file, whatever became of the writes it asked for.
+    /// Goes on with what frees the oldest files, whatever became of the writes it asked for.
     fn look_after_relief(&mut self, now: Now, dir: usize) {
         let Some((_, pinning)) = &self.dirs[dir].checkpoints.relief else {
             return;

@@ -8,7 +8,7 @@ use crate::tasks::{FileWork, FilesWhy, Job};
 use crate::types::{Now, Offset};
 
 use super::api::{LogId, Notice, ReadError};
-use super::partition::{LogState, Recent};
+use super::partition::{LogState, Recent, push_recent};
 use super::straight::SealedStraight;
 use super::write_back::WaitingRename;
 use super::{Deletion, Dir, Store};
@@ -92,7 +92,10 @@ impl Store {
 
     /// The bytes of a write are final: its batches become readable memory of their logs.
     pub(super) fn on_sealed(&mut self, dir: usize, mut sealed: Sealed) {
-        let kept_bytes_max = self.config.dirty_bytes_max + self.config.clean_bytes_max;
+        // What the journal has may be in memory whole, and what is clean beside.
+        let files_max = self.config.journal_files_max as u64;
+        let journal_bytes_max = self.config.journal_file_bytes * files_max;
+        let kept_bytes_max = journal_bytes_max + self.config.clean_bytes_max;
         let bytes = sealed.bytes.len() as u64;
         let cache = &mut self.dirs[dir].cache;
         cache.on_sealed(sealed.sequence, bytes, kept_bytes_max);
@@ -116,14 +119,15 @@ impl Store {
             match entry.kind {
                 EntryKind::Append | EntryKind::Carried | EntryKind::Straight => {
                     if entry.kind != EntryKind::Straight {
-                        partition.dirty.push_back(Recent {
+                        let recent = Recent {
                             sequence: sealed.sequence,
                             segment_base: entry.segment_base,
                             position: entry.position,
                             base_offset: entry.base_offset,
                             offset_end: entry.offset_end,
                             bytes: sealed.bytes.slice(gathered.range),
-                        });
+                        };
+                        push_recent(&mut partition.dirty, recent);
                     }
                     let after_write = partition.config.flush_messages > 1;
                     match touched.last_mut() {

@@ -44,6 +44,15 @@ impl Recent {
     }
 }
 
+/// Appends to a list that grows by quarters: of thousands of logs each has two, and doubling would leave
+/// half of their memory empty.
+pub(crate) fn push_recent(list: &mut VecDeque<Recent>, recent: Recent) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 4).max(4));
+    }
+    list.push_back(recent);
+}
+
 /// Where a partition is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogState {

@@ -12,9 +12,10 @@ use crate::segment::{BLOCK, block_floor};
 use crate::tasks::{FileWork, Finish, Flush, Job, WriteBack};
 use crate::types::{Now, Offset};
 
+use super::Store;
 use super::api::LogId;
 use super::durable::is_full;
-use super::{Store, partition::PartitionLog};
+use super::partition::{PartitionLog, push_recent};
 
 /// Bytes of one write to a segment, at most: a write of the journal that comes behind it waits for no
 /// more than the device takes for that.
@@ -507,7 +508,7 @@ impl Store {
             kept += recent.held_bytes();
             moved_from = moved_from.or(Some(recent.sequence));
             let recent = partition.dirty.pop_front().expect("just seen");
-            partition.clean.push_back(recent);
+            push_recent(&mut partition.clean, recent);
         }
         partition.dirty_bytes -= moved;
         let dir = partition.dir;
