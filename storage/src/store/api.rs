@@ -100,8 +100,8 @@ impl StoreConfig {
         memory_bytes: u64,
     ) -> StoreConfig {
         // What a crash leaves in the journal comes back as dirty memory, so all journal files
-        // together stay below that budget; and by as much as small batches take beside their bytes,
-        // for their places in the logs: a quarter.
+        // together stay below that budget: a quarter below, which is for the places of small batches
+        // in their logs.
         let dirty_bytes_max = (memory_bytes / 2).max(8 << 20);
         let journal_files_max = 8;
         let journal_file_bytes = (dirty_bytes_max / 4 * 3 / journal_files_max as u64)

@@ -150,9 +150,11 @@ impl World {
         let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
         let text = format!("log.dirs={}\n{settings}", names.join(","));
         let (config, _) = BrokerConfig::from_text(&text, &[]).map_err(|error| error.to_string())?;
+        let disk = SimDisk::new(seed ^ 0x5EED_0002);
+        disk.set_faults(|faults| faults.no_sync_all = seed.is_multiple_of(4));
         Ok(World {
             rng: SimRng::new(seed ^ 0x5EED_0001),
-            disk: SimDisk::new(seed ^ 0x5EED_0002),
+            disk,
             dirs,
             config,
             cores: Vec::new(),
@@ -327,6 +329,7 @@ impl World {
         StoreConfig {
             dirty_bytes_max: 1 << 20,
             straight_bytes_min: 2 << 10,
+            flush_together_min: 3,
             clean_bytes_max: 128 << 10,
             journal_file_bytes: 256 << 10,
             journal_files_max: 4,
