@@ -94,6 +94,7 @@ pub fn producer(properties: &Properties) -> Result<ClientConfig, Failure> {
     for (name, value) in defaults {
         config.set(name, value);
     }
+    check_servers(properties)?;
     let mut properties = properties.clone();
     // As in Java, idempotence gives way when it was not asked for and the other settings forbid it.
     if !properties.contains_key("enable.idempotence") {
@@ -137,6 +138,7 @@ pub fn consumer(properties: &Properties) -> Result<ClientConfig, Failure> {
     for (name, value) in defaults {
         config.set(name, value);
     }
+    check_servers(properties)?;
     apply(&mut config, properties, false)?;
     Ok(config)
 }
@@ -242,6 +244,16 @@ fn special(
         ))),
         "acks" => set(config, java, java, short.trim()),
         other => unreachable!("{other} has no special treatment"),
+    }
+}
+
+/// librdkafka tries for ever where Java's clients are not even made.
+fn check_servers(properties: &Properties) -> Result<(), Failure> {
+    match properties.get("bootstrap.servers") {
+        Some(servers) if !servers.trim().is_empty() && !net::client::resolvable(servers) => {
+            Err(Failure(net::client::ClientError::Unresolvable.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -407,6 +419,10 @@ mod tests {
             ))
         );
         assert!(consumer(&properties(&[("auto.offset.reset", "sometimes")])).is_err());
+        let nowhere = [("bootstrap.servers", "no-such-host.invalid:9092")];
+        assert!(
+            producer(&properties(&nowhere)).is_err() && consumer(&properties(&nowhere)).is_err()
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
 pub use call::Call;
@@ -92,8 +93,10 @@ pub enum ClientError {
     Refused(ErrorCode, Option<String>),
     /// The cluster has no broker of this id.
     NoBroker(i32),
-    /// The list of bootstrap servers has no usable address.
+    /// The list of bootstrap servers has an entry that is no address.
     NoBootstrap(String),
+    /// No name in the list of bootstrap servers is known.
+    Unresolvable,
 }
 
 impl fmt::Display for ClientError {
@@ -109,6 +112,9 @@ impl fmt::Display for ClientError {
             ClientError::NoBroker(id) => write!(f, "The cluster has no broker {id}"),
             ClientError::NoBootstrap(servers) => {
                 write!(f, "Invalid url in bootstrap.servers: {servers}")
+            }
+            ClientError::Unresolvable => {
+                f.write_str("No resolvable bootstrap urls given in bootstrap.servers")
             }
         }
     }
@@ -152,7 +158,7 @@ impl Client {
     /// A client that will connect when it is first used. `servers` is a list like `host1:9092,host2:9092`.
     ///
     /// # Errors
-    /// If an address has no port.
+    /// If an address has no port, or no name has an address.
     pub fn new(servers: &str, options: Options) -> Result<Client, ClientError> {
         let bootstrap: Vec<String> = servers
             .split(',')
@@ -168,6 +174,7 @@ impl Client {
         match bootstrap.iter().find(|server| !usable(server)) {
             Some(wrong) => Err(ClientError::NoBootstrap(wrong.clone())),
             None if bootstrap.is_empty() => Err(ClientError::NoBootstrap(servers.to_owned())),
+            None if !resolvable(servers) => Err(ClientError::Unresolvable),
             None => Ok(Client {
                 options,
                 bootstrap,
@@ -385,6 +392,16 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether any of the servers in a list like `host1:9092,host2:9092` has an address. As Kafka's clients, those that call
+/// this fail at once where none has; a single one may be unknown for now.
+pub fn resolvable(servers: &str) -> bool {
+    servers.split(',').map(str::trim).any(|server| {
+        server
+            .to_socket_addrs()
+            .is_ok_and(|mut found| found.next().is_some())
+    })
 }
 
 /// The error of a code; one that is not known counts as an unexpected error.

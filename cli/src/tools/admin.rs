@@ -159,6 +159,11 @@ pub struct Admin {
 impl Admin {
     /// A client for `--bootstrap-server` and `--command-config`.
     pub fn new(found: &ArgMatches, client_id: &str) -> Result<Admin, Stop> {
+        Admin::with_config(&Admin::config(found)?, client_id, None)
+    }
+
+    /// The Java properties that `--bootstrap-server` and `--command-config` say.
+    pub fn config(found: &ArgMatches) -> Result<BTreeMap<String, String>, Stop> {
         let mut config = match found.text("command-config") {
             Some(path) => properties::load(path)?,
             None => BTreeMap::new(),
@@ -166,7 +171,7 @@ impl Admin {
         if let Some(servers) = found.text("bootstrap-server") {
             config.insert("bootstrap.servers".to_owned(), servers.to_owned());
         }
-        Admin::with_config(&config, client_id, None)
+        Ok(config)
     }
 
     /// A client with these Java properties; `call_timeout_ms` wins over what they say.

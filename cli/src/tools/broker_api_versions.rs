@@ -113,9 +113,13 @@ fn options() -> Vec<Arg> {
     ]
 }
 
+/// Kafka's tool is less patient than the others, in milliseconds.
+const CALL_TIMEOUT_MS: u64 = 5_000;
+
 fn run(found: &ArgMatches) -> Outcome {
     args::require(found, &["bootstrap-server"])?;
-    let mut admin = Admin::new(found, "admin-1")?;
+    let config = Admin::config(found)?;
+    let mut admin = Admin::with_config(&config, "admin-1", Some(CALL_TIMEOUT_MS))?;
     let failed = |error: AdminError| Stop::Failed(error.message);
     for broker in admin.brokers().map_err(failed)? {
         let shown = match admin.client.versions(Target::Broker(broker.id)) {

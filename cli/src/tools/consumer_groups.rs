@@ -19,7 +19,7 @@ use super::args::{self, Found, flag, long, many, maybe, text};
 use super::group_report::{self, GroupState, MemberRow, OffsetRow};
 use super::progress::Progress;
 use super::regex::Whole;
-use super::{Help, Outcome, Stop, Tool, java, out, properties};
+use super::{Help, Outcome, Stop, Tool, java, out};
 
 /// The tool.
 pub const TOOL: Tool = Tool {
@@ -188,22 +188,19 @@ fn run(found: &ArgMatches) -> Outcome {
         });
         return Ok(());
     }
-    let mut config = match found.text("command-config") {
-        Some(path) => properties::load(path)?,
-        None => BTreeMap::new(),
-    };
-    config.insert(
-        "bootstrap.servers".to_owned(),
-        found
-            .text("bootstrap-server")
-            .unwrap_or_default()
-            .to_owned(),
-    );
+    let config = Admin::config(found)?;
     let timeout_ms = found.long("timeout").unwrap_or(30_000).max(0) as u64;
-    let mut groups = Groups {
-        admin: Admin::with_config(&config, "adminclient-1", Some(timeout_ms))?,
-        found,
+    let admin = match Admin::with_config(&config, "adminclient-1", Some(timeout_ms)) {
+        Err(Stop::Failed(why)) => {
+            print_error(
+                "Executing consumer group command failed due to Failed to create new KafkaAdminClient",
+            );
+            eprintln!("{why}");
+            return Ok(());
+        }
+        made => made?,
     };
+    let mut groups = Groups { admin, found };
     let done = match ACTIONS.into_iter().find(|action| found.has(action)) {
         Some("list") => groups.list(),
         Some("describe") => groups.describe(),

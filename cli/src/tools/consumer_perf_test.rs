@@ -235,7 +235,7 @@ mod tests {
             .no_binary_name(true)
             .get_matches_from([
                 "--bootstrap-server",
-                "h:1",
+                "127.0.0.1:1",
                 "--topic",
                 "t",
                 "--num-records",

@@ -290,6 +290,8 @@ fn bootstrap_lists_are_checked() {
         assert!(Client::new(wrong, Options::default()).is_err(), "{wrong}");
     }
     assert!(Client::new("a:1, [::1]:9092", Options::default()).is_ok());
+    let unknown = Client::new("no-such-host.invalid:9092", Options::default());
+    assert_eq!(unknown.err(), Some(ClientError::Unresolvable));
 }
 
 #[test]
