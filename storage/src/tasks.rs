@@ -46,6 +46,8 @@ pub(crate) struct WriteBack {
     /// Bytes of the segment that are in its file afterwards.
     pub written: u64,
     pub flush: Flush,
+    /// Whether the flush that follows makes what is made here durable too, with its names.
+    pub made_by_flush: bool,
     /// For a closed segment that is whole now: its length and its index files.
     pub finish: Option<Finish>,
 }
@@ -489,7 +491,7 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     if let Some((bytes, new)) = work.allocate {
         set_aside(disk, &file, bytes - new, new).await?;
     }
-    if work.make && work.flush != Flush::Own {
+    if work.make && work.flush != Flush::Own && !work.made_by_flush {
         // It is used from now on; what is written first is flushed later.
         disk.sync_data(&file).await?;
     }
@@ -502,7 +504,7 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     if work.flush == Flush::Own {
         disk.sync_data(&file).await?;
     }
-    if work.make {
+    if work.make && !work.made_by_flush {
         disk.sync_dir(&work.dir).await?;
     }
     if let Some(Finish {
@@ -579,6 +581,16 @@ async fn place_partition_dir<D: Disk>(
         }
     }
     disk.create_dir_all(&work.dir).await?;
+    if work.made_by_flush {
+        // A power cut before the flush may leave a file that says nothing: the journal has all that belongs
+        // there, and the directory is made anew.
+        let file = disk.open(metadata, OpenMode::Create).await?;
+        disk.truncate(&file, 0).await?;
+        let mut block = AlignedBuf::zeroed(text.len());
+        block[..text.len()].copy_from_slice(text.as_bytes());
+        disk.write_at(&file, 0, block.freeze()).await?;
+        return disk.truncate(&file, text.len() as u64).await;
+    }
     replace_file(disk, metadata, text.as_bytes()).await
 }
 
@@ -610,6 +622,9 @@ async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<(
         }
         Ok(_) => unreachable!("the guard above takes every other content"),
         Err(error) => return Err(error),
+    }
+    if work.made_by_flush {
+        return Ok(());
     }
     disk.sync_dir(&work.log_dir).await
 }

@@ -42,12 +42,19 @@ pub(super) struct Flushes {
     begun_us: u64,
     /// When segments may be flushed together again.
     from_us: u64,
+    /// Whether the file system has been flushed as one: it can be, then.
+    proven: bool,
 }
 
 impl Flushes {
     /// Whether segments may be flushed together.
     pub(super) fn may_gather(&self, now: Now) -> bool {
         now.monotonic_us >= self.from_us
+    }
+
+    /// Whether a flush together is known to make files and names durable here.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
     }
 
     pub(super) fn waiting_count(&self) -> usize {
@@ -112,7 +119,10 @@ impl Store {
             flushes.from_us = now.monotonic_us + SLOW_REST_US;
         }
         let flushed = match result {
-            Ok(()) => true,
+            Ok(()) => {
+                flushes.proven = true;
+                true
+            }
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 flushes.from_us = u64::MAX;
                 false
