@@ -38,8 +38,12 @@ struct Pinning {
 
 /// What comes into the journal while one log is written and flushed, about, in bytes: with others, and
 /// alone.
-const RELIEF_BYTES_TOGETHER: u64 = 32 << 10;
+const RELIEF_BYTES_TOGETHER: u64 = 48 << 10;
 const RELIEF_BYTES_ALONE: u64 = 96 << 10;
+/// What a log should have brought before it is written for that, where the journal has so much room.
+const RELIEF_PIECE_BYTES: u64 = 16 << 10;
+/// What a log has beyond this takes as long to write as it took to come.
+const RELIEF_LARGE_BYTES: u64 = 64 << 10;
 
 struct Snapshot {
     covers_sequence: u64,
@@ -226,10 +230,13 @@ impl Store {
         } else {
             RELIEF_BYTES_ALONE
         };
-        let needed = state.checkpoints.pinning.logs * each;
-        let file_bytes = self.config.journal_file_bytes;
-        let half = file_bytes * self.config.journal_files_max as u64 / 2;
-        state.journal.room_bytes() <= needed.max(2 * file_bytes).min(half)
+        let logs = state.checkpoints.pinning.logs;
+        let (file_bytes, room) = (self.config.journal_file_bytes, state.journal.room_bytes());
+        let all_bytes = file_bytes * self.config.journal_files_max as u64;
+        let large = all_bytes.saturating_sub(room + logs * RELIEF_LARGE_BYTES);
+        let needed = (logs * each + large).max(2 * file_bytes);
+        let filled_min = (logs * RELIEF_PIECE_BYTES).clamp(all_bytes / 4, all_bytes / 2);
+        room <= needed.min(all_bytes - filled_min)
     }
 
     /// The logs that need a journal write up to `end`.
