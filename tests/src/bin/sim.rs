@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use millrace_tests::sim::{self as shards, Shape};
 
-/// Seeds that once failed: the simulation (`storage` or `shards`), the seed, and how many steps it takes.
+/// Seeds that once failed: the simulation (`storage`, `shards`, or `pressed` shards), the seed, and how many steps it takes.
 const FAILED_ONCE: &str = include_str!("../../seeds.txt");
 
 /// How long a run of a seed is, in steps, of whole shards and of storage alone.
@@ -78,7 +79,12 @@ fn main() -> ExitCode {
 fn both(seed: u64, steps: u32) -> Result<u64, String> {
     COMMAND.set(format!("cargo xtask sim --seed {seed} --steps {steps}"));
     storage::sim::run(seed, STORAGE_STEPS)?;
-    millrace_tests::sim::run_traced(seed, steps)
+    let shape = if seed.is_multiple_of(3) {
+        Shape::pressed(seed)
+    } else {
+        Shape::roomy()
+    };
+    shards::run_traced(seed, steps, shape)
 }
 
 /// Runs every seed that once failed.
@@ -96,7 +102,8 @@ fn replay() -> Result<(), String> {
             "cargo run --profile checks -p millrace-tests --bin sim -- --replay",
         ));
         match simulation {
-            "shards" => millrace_tests::sim::run(seed, steps)?,
+            "shards" => shards::run(seed, steps, Shape::roomy())?,
+            "pressed" => shards::run(seed, steps, Shape::pressed(seed))?,
             "storage" => storage::sim::run(seed, u64::from(steps))?,
             _ => return Err(wrong()),
         }

@@ -2,6 +2,7 @@
 
 use super::client::{Answer, Client, Context};
 use super::model::{Life, Model, TopicRef};
+use super::world::World;
 
 /// A simulated client.
 pub trait Actor {
@@ -13,6 +14,9 @@ pub trait Actor {
 
     /// Whether every question has its answer.
     fn is_quiet(&self) -> bool;
+
+    /// The question that should have been answered by now, if there is one.
+    fn overdue(&self, world: &World) -> Option<String>;
 
     /// Whether it knows how everything it asked ended; if not, it is to act on.
     fn is_settled(&self) -> bool {
@@ -67,6 +71,10 @@ impl<A: Asker> Actor for A {
 
     fn is_quiet(&self) -> bool {
         self.client().is_quiet()
+    }
+
+    fn overdue(&self, world: &World) -> Option<String> {
+        self.client().overdue(world)
     }
 
     fn describe(&self) -> String {

@@ -19,6 +19,7 @@ use storage::types::TopicId;
 use super::actor::Actor;
 use super::client::{Answer, Client, Context, STORAGE_ERROR, between, pick};
 use super::model::{Kind, Life, Partition, Topic, TopicRef, ensure};
+use super::world::World;
 
 /// How many names topics have.
 const NAMES: u64 = 5;
@@ -58,6 +59,7 @@ pub struct Admin {
     client: Client<Change>,
     /// Topics whose last change is not certain.
     doubts: Vec<TopicRef>,
+    partitions_max: i64,
 }
 
 /// Settings that a kind of topic is made with.
@@ -88,6 +90,14 @@ fn settings(kind: Kind, roll_ms: i64) -> Vec<(&'static str, String)> {
 }
 
 impl Admin {
+    /// One that makes topics with so many partitions at most.
+    pub fn new(partitions_max: i64) -> Admin {
+        Admin {
+            partitions_max,
+            ..Admin::default()
+        }
+    }
+
     fn create(&mut self, cx: &mut Context<'_>, name: &str) -> Result<(), String> {
         let kind = match cx.rng.below(10) {
             0 | 1 => Kind {
@@ -108,7 +118,7 @@ impl Admin {
             },
             _ => Kind::default(),
         };
-        let count = between(cx.rng, 1, 4);
+        let count = between(cx.rng, 1, self.partitions_max);
         let topic = cx.model.topics.len();
         cx.model.topics.push(Topic {
             name: name.to_owned(),
@@ -390,6 +400,10 @@ impl Actor for Admin {
 
     fn is_quiet(&self) -> bool {
         self.client.is_quiet()
+    }
+
+    fn overdue(&self, world: &World) -> Option<String> {
+        self.client.overdue(world)
     }
 
     fn is_settled(&self) -> bool {

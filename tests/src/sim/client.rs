@@ -74,9 +74,24 @@ pub struct Asked<W> {
     pub version: i16,
     /// When, in the world's microseconds.
     pub sent_us: u64,
+    /// Until when its sender, or that of a request before it, was ready to wait.
+    due_us: u64,
     answered: bool,
     /// What it was.
     pub what: W,
+}
+
+impl<W> Asked<W> {
+    /// Says how late an answer is, or would be now.
+    fn lateness(&self, world: &World) -> Option<String> {
+        let late_us = world.late_us(self.due_us)?;
+        Some(format!(
+            "{} {} of {} us, {late_us} us after the last moment for it",
+            self.api.name(),
+            self.version,
+            self.sent_us
+        ))
+    }
 }
 
 /// An answer with its request.
@@ -174,6 +189,19 @@ impl<W> Client<W> {
         answered: bool,
         write: impl FnOnce(&mut Writer, i16),
     ) -> Result<(), String> {
+        self.ask_to_wait(cx, (api, version), what, answered, 0, write)
+    }
+
+    /// Sends a request that lets the broker wait for `wait_us` before it answers.
+    pub fn ask_to_wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        (api, version): (ApiKey, i16),
+        what: W,
+        answered: bool,
+        wait_us: u64,
+        write: impl FnOnce(&mut Writer, i16),
+    ) -> Result<(), String> {
         self.connect(cx)?;
         let Some(conn) = self.conn else {
             return Ok(());
@@ -190,15 +218,23 @@ impl<W> Client<W> {
         header.encode(&mut writer);
         write(&mut writer, version);
         cx.world.send(conn, writer.into_bytes());
+        let before_us = self.asked.back().map_or(0, |asked| asked.due_us);
         self.asked.push_back(Asked {
             correlation_id,
             api,
             version,
             sent_us: cx.world.time_us(),
+            due_us: before_us.max(cx.world.time_us() + wait_us),
             answered,
             what,
         });
         Ok(())
+    }
+
+    /// The oldest request whose answer should have come.
+    pub fn overdue(&self, world: &World) -> Option<String> {
+        let mut open = self.asked.iter().filter(|asked| asked.answered);
+        open.next()?.lateness(world)
     }
 
     /// The next answer that has come.
@@ -223,6 +259,9 @@ impl<W> Client<W> {
                     asked.version,
                     asked.correlation_id
                 ));
+            }
+            if let Some(late) = asked.lateness(cx.world) {
+                return Err(format!("the answer came too late to {late}"));
             }
             return Ok(Some(Answer { asked, frame }));
         }

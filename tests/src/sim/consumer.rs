@@ -10,6 +10,7 @@ use net::wire::Records;
 use super::actor::{Actor, gone};
 use super::client::{Answer, Client, Context, between, pick};
 use super::model::{Life, ReadHead, TopicRef, ensure};
+use super::world::World;
 
 /// The first version with sessions, and the first that names topics by id.
 const SESSIONS: i16 = 7;
@@ -112,8 +113,9 @@ impl Consumer {
             epoch: session.1,
         };
         let write = |writer: &mut _, version| request.encode(writer, version);
+        let wait_us = wait_ms as u64 * 1000;
         self.client
-            .ask(cx, ApiKey::Fetch, version, wanted, true, write)
+            .ask_to_wait(cx, (ApiKey::Fetch, version), wanted, true, wait_us, write)
     }
 
     fn act_anywhere(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
@@ -340,6 +342,10 @@ impl Actor for Consumer {
 
     fn is_quiet(&self) -> bool {
         self.client.is_quiet()
+    }
+
+    fn overdue(&self, world: &World) -> Option<String> {
+        self.client.overdue(world)
     }
 
     fn expect_stop(&mut self, stopping: bool) {

@@ -17,6 +17,7 @@ use super::committer::{
     NOT_YET, ask_commit, ask_committed, ask_coordinator, commit_error, committed, coordinator_error,
 };
 use super::model::ensure;
+use super::world::World;
 
 const ILLEGAL_GENERATION: i16 = 22;
 const UNKNOWN_MEMBER_ID: i16 = 25;
@@ -24,6 +25,10 @@ const REBALANCE_IN_PROGRESS: i16 = 27;
 const MEMBER_ID_REQUIRED: i16 = 79;
 
 /// The kind of group, and the only protocol of its members.
+/// How long a member may have to wait for the others, in microseconds: until the slowest is given up, in
+/// the rebalance that it held up and in the one that follows.
+const OTHERS_US_MAX: u64 = 2 * (150_000 + 60_000);
+
 const KIND: &str = "consumer";
 const PROTOCOL: &str = "range";
 
@@ -277,9 +282,10 @@ impl Turn<'_, '_> {
             floor: self.group.newest,
         };
         let write = |writer: &mut _, version| request.encode(writer, version);
+        let asked = (ApiKey::JoinGroup, version);
         member
             .client
-            .ask(self.cx, ApiKey::JoinGroup, version, what, true, write)
+            .ask_to_wait(self.cx, asked, what, true, OTHERS_US_MAX, write)
     }
 
     fn sync(&mut self) -> Result<(), String> {
@@ -311,9 +317,10 @@ impl Turn<'_, '_> {
         let floor = self.group.newest;
         let what = MemberAsked::Sync { generation, floor };
         let write = |writer: &mut _, version| request.encode(writer, version);
+        let asked = (ApiKey::SyncGroup, version);
         member
             .client
-            .ask(self.cx, ApiKey::SyncGroup, version, what, true, write)
+            .ask_to_wait(self.cx, asked, what, true, OTHERS_US_MAX, write)
     }
 
     /// What a member does that has its share.
@@ -649,6 +656,11 @@ impl Actor for Members {
 
     fn is_quiet(&self) -> bool {
         self.members.iter().all(|member| member.client.is_quiet())
+    }
+
+    fn overdue(&self, world: &World) -> Option<String> {
+        let mut members = self.members.iter();
+        members.find_map(|member| member.client.overdue(world))
     }
 
     fn describe(&self) -> String {

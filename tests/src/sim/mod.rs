@@ -37,6 +37,7 @@ use model::{Life, Model, Topic, ensure};
 use pipeline::Pipeline;
 use prober::Prober;
 use producer::{Idempotent, Plain};
+pub use world::Shape;
 use world::{End, Start, World};
 
 /// Settings of the simulated broker: small numbers, so that little time goes by between events.
@@ -76,8 +77,8 @@ fn name_seed_in_panics() {
 ///
 /// # Panics
 /// If an assertion of the broker fails; the seed is told before.
-pub fn run(seed: u64, steps: u32) -> Result<(), String> {
-    run_traced(seed, steps).map(|_| ())
+pub fn run(seed: u64, steps: u32, shape: Shape) -> Result<(), String> {
+    run_traced(seed, steps, shape).map(|_| ())
 }
 
 /// As [`run`], with a number that two runs share only if they went the same way.
@@ -87,10 +88,10 @@ pub fn run(seed: u64, steps: u32) -> Result<(), String> {
 ///
 /// # Panics
 /// As [`run`].
-pub fn run_traced(seed: u64, steps: u32) -> Result<u64, String> {
+pub fn run_traced(seed: u64, steps: u32, shape: Shape) -> Result<u64, String> {
     name_seed_in_panics();
     SEED.set(Some(seed));
-    let outcome = Simulation::new(seed).and_then(|mut simulation| {
+    let outcome = Simulation::new(seed, shape).and_then(|mut simulation| {
         let outcome = simulation.run(u64::from(steps));
         let at = simulation.world.time_us();
         let start = simulation.starts;
@@ -101,7 +102,14 @@ pub fn run_traced(seed: u64, steps: u32) -> Result<u64, String> {
         })
     });
     SEED.set(None);
-    outcome.map_err(|why| format!("simulation of shards, seed {seed}, {steps} steps: {why}"))
+    outcome.map_err(|why| {
+        let kind = if shape.pressed {
+            "pressed shards"
+        } else {
+            "shards"
+        };
+        format!("simulation of {kind}, seed {seed}, {steps} steps: {why}")
+    })
 }
 
 struct Simulation {
@@ -110,6 +118,8 @@ struct Simulation {
     model: Model,
     actors: Vec<Box<dyn Actor>>,
     starts: u32,
+    /// An actor has its turn in one of so many steps.
+    act_one_in: u64,
     /// At which step what is wrong with the disk ends.
     fault_ends: Option<u64>,
     /// The broker has started.
@@ -117,13 +127,13 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Result<Simulation, String> {
+    fn new(seed: u64, shape: Shape) -> Result<Simulation, String> {
         let mut rng = SimRng::new(seed);
         let dirs = between(&mut rng, 1, 3) as usize;
-        let world = World::new(rng.next_u64(), dirs, SETTINGS)?;
+        let world = World::new(rng.next_u64(), dirs, SETTINGS, shape)?;
         let session_version = between(&mut rng, 7, 18) as i16;
         let actors: Vec<Box<dyn Actor>> = vec![
-            Box::new(Admin::default()),
+            Box::new(Admin::new(shape.partitions_max)),
             Box::new(Plain::new(-1)),
             Box::new(Plain::new(1)),
             Box::new(Plain::new(0)),
@@ -141,6 +151,7 @@ impl Simulation {
         Ok(Simulation {
             rng,
             world,
+            act_one_in: if shape.pressed { 3 } else { 8 },
             model: Model::default(),
             actors,
             starts: 0,
@@ -158,7 +169,7 @@ impl Simulation {
             if faults {
                 self.meddle(step)?;
             }
-            if self.rng.one_in(8) {
+            if self.rng.one_in(self.act_one_in) {
                 self.act()?;
             }
             self.world.step()?;
@@ -196,7 +207,17 @@ impl Simulation {
         for actor in &mut self.actors {
             actor.poll(&mut cx)?;
         }
-        Ok(())
+        let late = self
+            .actors
+            .iter()
+            .find_map(|actor| actor.overdue(&self.world));
+        match late {
+            Some(late) => Err(format!(
+                "there is no answer to {late}: {:?}",
+                self.world.outstanding()
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Breaks a log directory or fills the disk, and ends that again after a while.
@@ -454,15 +475,19 @@ mod tests {
 
     #[test]
     fn a_seed_goes_the_same_way_again() {
-        let first = run_traced(77, 1_500).expect("it holds");
-        assert_eq!(run_traced(77, 1_500), Ok(first));
+        for shape in [Shape::roomy(), Shape::pressed(77)] {
+            let first = run_traced(77, 1_500, shape).expect("it holds");
+            assert_eq!(run_traced(77, 1_500, shape), Ok(first));
+        }
     }
 
     #[test]
     fn seeds() {
-        for seed in 100..124 {
-            if let Err(why) = run(seed, 1_500) {
-                panic!("{why}");
+        for seed in 100..112 {
+            for shape in [Shape::roomy(), Shape::pressed(seed)] {
+                if let Err(why) = run(seed, 1_500, shape) {
+                    panic!("{why}");
+                }
             }
         }
     }

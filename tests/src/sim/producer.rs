@@ -14,6 +14,7 @@ use storage::builder::BatchBuilder;
 use super::actor::{Actor, gone};
 use super::client::{Answer, Client, Context, between, pick};
 use super::model::{Batch, BatchId, Fate, Life, TopicRef, ensure, value};
+use super::world::World;
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 13;
@@ -42,7 +43,7 @@ pub fn new_batch(
     let compact = cx.model.topics[topic].kind.compact;
     let records = between(cx.rng, 1, 6) as usize;
     let bytes = match cx.rng.below(60) {
-        0 => between(cx.rng, 5_000, 40_000),
+        0 => between(cx.rng, 5_000, cx.world.shape().value_bytes_max),
         1..=5 => between(cx.rng, 500, 3_000),
         _ => between(cx.rng, 8, 200),
     } as usize;
@@ -264,6 +265,10 @@ impl Actor for Plain {
 
     fn is_quiet(&self) -> bool {
         self.client.is_quiet()
+    }
+
+    fn overdue(&self, world: &World) -> Option<String> {
+        self.client.overdue(world)
     }
 
     fn describe(&self) -> String {
@@ -520,6 +525,10 @@ impl Actor for Idempotent {
 
     fn is_quiet(&self) -> bool {
         self.client.is_quiet()
+    }
+
+    fn overdue(&self, world: &World) -> Option<String> {
+        self.client.overdue(world)
     }
 
     fn describe(&self) -> String {

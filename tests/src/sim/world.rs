@@ -3,6 +3,7 @@
 //! pipes of whole requests. Knows no request and no answer; see `workload`.
 
 mod pipe;
+mod shape;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,10 +24,11 @@ use engine::shard::{Shard, ShardConfig};
 use ring::buf::{Chunk, Shared};
 use storage::recovery;
 use storage::sim_disk::{SimDisk, SimRng};
-use storage::store::{Store, StoreConfig};
+use storage::store::Store;
 use storage::types::{CoreId, Now};
 
 use pipe::Pipe;
+pub use shape::Shape;
 use trouble::Fault;
 
 /// Wall time at which every simulation begins, in milliseconds since 1970.
@@ -115,6 +117,7 @@ pub struct World {
     pub disk: SimDisk,
     dirs: Vec<PathBuf>,
     config: BrokerConfig,
+    shape: Shape,
     cores: Vec<Core>,
     links: BTreeMap<(u16, u16), VecDeque<MeshMessage>>,
     running: Vec<Running>,
@@ -133,6 +136,8 @@ pub struct World {
     /// Log directories that this start found or told to be offline.
     lost: BTreeSet<usize>,
     fault: Option<Fault>,
+    /// Since when nothing is wrong with the disk.
+    sound_since_us: u64,
     /// When the clock last jumped, from where and to where.
     skipped: (u64, u64),
     /// Until when links between cores carry nothing, and cores do nothing.
@@ -145,7 +150,7 @@ pub struct World {
 
 impl World {
     /// A machine with an empty disk and a broker that has not started.
-    pub fn new(seed: u64, dirs: usize, settings: &str) -> Result<World, String> {
+    pub fn new(seed: u64, dirs: usize, settings: &str, shape: Shape) -> Result<World, String> {
         let dirs: Vec<PathBuf> = (0..dirs).map(|i| PathBuf::from(format!("/d{i}"))).collect();
         let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
         let text = format!("log.dirs={}\n{settings}", names.join(","));
@@ -157,6 +162,7 @@ impl World {
             disk,
             dirs,
             config,
+            shape,
             cores: Vec::new(),
             links: BTreeMap::new(),
             running: Vec::new(),
@@ -171,6 +177,7 @@ impl World {
             kept_old: false,
             lost: BTreeSet::new(),
             fault: None,
+            sound_since_us: 0,
             skipped: (0, 0),
             stalled_links: BTreeMap::new(),
             stalled_cores: BTreeMap::new(),
@@ -325,32 +332,6 @@ impl World {
         Ok(Start::Serves(started))
     }
 
-    fn store_config(&self, core: CoreId, cores: u16, epoch: u64) -> StoreConfig {
-        StoreConfig {
-            dirty_bytes_max: 1 << 20,
-            straight_bytes_min: 2 << 10,
-            flush_together_min: 3,
-            clean_bytes_max: 128 << 10,
-            journal_file_bytes: 256 << 10,
-            journal_files_max: 4,
-            reserve_bytes: 1536 << 10,
-            write_back_ms: 300,
-            settle_idle_ms: 700,
-            checkpoint_ms: 1500,
-            retention_check_ms: 2000,
-            cleaner_backoff_ms: 1500,
-            cleaner_memory_bytes: 1 << 20,
-            ..StoreConfig::new(
-                core,
-                cores,
-                self.dirs.clone(),
-                epoch,
-                self.salt,
-                MEMORY_BYTES as u64,
-            )
-        }
-    }
-
     /// Ends the broker as `end` says.
     pub fn crash(&mut self, end: End) {
         self.running.clear();
@@ -456,6 +437,9 @@ impl World {
     pub fn step(&mut self) -> Result<bool, String> {
         self.steps += 1;
         self.time_us += 1 + self.rng.below(30);
+        if self.is_troubled() {
+            self.sound_since_us = self.time_us;
+        }
         if let Some((core, conn, released)) = self.orphans.pop_front() {
             self.tell(core, Event::Sent { conn, released })?;
             return Ok(true);
