@@ -8,13 +8,14 @@
 //! comes home. A lease that is lost leaks its buffer; it never dangles.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use crate::large::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, Piece};
 
 /// Alignment of every [`AlignedBuf`], in bytes: the block size that direct I/O is done in.
 pub const BLOCK_BYTES: usize = 4096;
@@ -31,61 +32,17 @@ pub struct AlignedBuf {
 struct Allocation {
     memory: NonNull<u8>,
     bytes: usize,
-}
-
-/// Allocations from this size on, in bytes, are kept for the next [`AlignedBuf::scratch`] of their size:
-/// fresh memory of that size comes from the kernel, which clears it page by page at the first touch.
-const KEPT_BYTES_MIN: usize = 64 << 10;
-/// How much a thread keeps, in bytes.
-const KEPT_BYTES_MAX: usize = 32 << 20;
-
-/// Memory of dropped buffers of this thread, for the next ones.
-#[derive(Default)]
-struct Kept {
-    free: Vec<(NonNull<u8>, usize)>,
-    bytes: usize,
-}
-
-impl Kept {
-    fn take(&mut self, bytes: usize) -> Option<NonNull<u8>> {
-        // The last one dropped is the likeliest to be in the processor's cache.
-        let at = self.free.iter().rposition(|(_, size)| *size == bytes)?;
-        self.bytes -= bytes;
-        Some(self.free.swap_remove(at).0)
-    }
-
-    fn keep(&mut self, memory: NonNull<u8>, bytes: usize) -> bool {
-        let keeps = bytes >= KEPT_BYTES_MIN && self.bytes + bytes <= KEPT_BYTES_MAX;
-        if keeps {
-            self.bytes += bytes;
-            self.free.push((memory, bytes));
-        }
-        keeps
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        for (memory, bytes) in self.free.drain(..) {
-            // SAFETY: as in `Allocation::drop`, which left it to this list.
-            unsafe { dealloc(memory.as_ptr(), AlignedBuf::layout(bytes)) }
-        }
-    }
-}
-
-thread_local! {
-    static KEPT: RefCell<Kept> = RefCell::default();
+    /// Where it belongs if it was not allocated for itself.
+    piece: Option<Piece>,
 }
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        let (memory, bytes) = (self.memory, self.bytes);
-        // Not when the thread is ending and its list is gone.
-        if KEPT.try_with(|kept| kept.borrow_mut().keep(memory, bytes)) == Ok(true) {
-            return;
+        if self.piece.is_none() {
+            // SAFETY: `memory` was allocated in `AlignedBuf::zeroed` with this very layout and is freed
+            // once.
+            unsafe { dealloc(self.memory.as_ptr(), AlignedBuf::layout(self.bytes)) }
         }
-        // SAFETY: `memory` was allocated in `AlignedBuf::zeroed` with this very layout and is freed once.
-        unsafe { dealloc(self.memory.as_ptr(), AlignedBuf::layout(self.bytes)) }
     }
 }
 
@@ -104,38 +61,37 @@ impl AlignedBuf {
         let Some(memory) = NonNull::new(memory) else {
             handle_alloc_error(layout)
         };
-        AlignedBuf::over(memory, capacity_bytes, capacity_bytes)
-    }
-
-    /// As [`AlignedBuf::zeroed`], but with whatever an earlier buffer of this thread left in that
-    /// memory: for those who write every byte that anybody will read.
-    pub fn scratch(bytes: usize) -> AlignedBuf {
-        let capacity_bytes = bytes.max(1).next_multiple_of(BLOCK_BYTES);
-        // Few sizes, so that memory fits again: an eighth of a power of two apart.
-        let step = (capacity_bytes.next_power_of_two() / 16).max(BLOCK_BYTES);
-        let allocation_bytes = capacity_bytes.next_multiple_of(step);
-        let kept = KEPT
-            .try_with(|kept| kept.borrow_mut().take(allocation_bytes))
-            .ok()
-            .flatten();
-        match kept {
-            Some(memory) => AlignedBuf::over(memory, capacity_bytes, allocation_bytes),
-            None => {
-                let mut buf = AlignedBuf::zeroed(allocation_bytes);
-                buf.capacity_bytes = capacity_bytes;
-                buf
-            }
-        }
-    }
-
-    fn over(memory: NonNull<u8>, capacity_bytes: usize, allocation_bytes: usize) -> AlignedBuf {
         AlignedBuf {
             memory,
             capacity_bytes,
             allocation: Arc::new(Allocation {
                 memory,
-                bytes: allocation_bytes,
+                bytes: capacity_bytes,
+                piece: None,
             }),
+        }
+    }
+
+    /// As [`AlignedBuf::zeroed`], but with whatever an earlier buffer of this thread left in that
+    /// memory, and on huge pages if it is large and the kernel has them: for those who write every byte
+    /// that anybody will read.
+    pub fn scratch(bytes: usize) -> AlignedBuf {
+        let capacity_bytes = bytes.max(1).next_multiple_of(BLOCK_BYTES);
+        let piece = (PIECE_BYTES_MIN..=PIECE_BYTES_MAX)
+            .contains(&capacity_bytes)
+            .then(|| Piece::take(capacity_bytes))
+            .flatten();
+        match piece {
+            Some(piece) => AlignedBuf {
+                memory: piece.memory(),
+                capacity_bytes,
+                allocation: Arc::new(Allocation {
+                    memory: piece.memory(),
+                    bytes: piece.bytes(),
+                    piece: Some(piece),
+                }),
+            },
+            None => AlignedBuf::zeroed(capacity_bytes),
         }
     }
 
@@ -431,9 +387,8 @@ mod tests {
         assert_eq!((again.as_ptr() as usize, again[0]), (address, 7));
         assert_eq!(again.len(), 500 << 10);
         drop((other, again));
-        let many: Vec<AlignedBuf> = (0..64).map(|_| AlignedBuf::scratch(512 << 10)).collect();
-        drop(many);
-        assert!(KEPT.with_borrow(|kept| kept.bytes) <= KEPT_BYTES_MAX);
+        let huge = AlignedBuf::scratch(PIECE_BYTES_MAX + 1);
+        assert_eq!(huge.len(), PIECE_BYTES_MAX + BLOCK_BYTES);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod clock;
 mod durable;
 pub mod file;
 mod helper;
+mod large;
 pub mod listener;
 mod op;
 pub mod probe;

@@ -1,0 +1,286 @@
+//! Memory of one thread for large buffers, on huge pages where the kernel has them. A piece may be dropped
+//! on any thread; only its own thread takes new ones. Knows no buffer's contents and no ring.
+//!
+//! Why huge pages: a device gets an address for each piece of memory that lies together. Of small pages a
+//! megabyte has 256, and a virtual disk takes longer over these than over the bytes.
+
+use std::cell::RefCell;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The size of a huge page, on x86-64 and mostly on 64-bit ARM; where it is another one, so be it.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Memory is asked of the kernel in chunks of this size: in one of them seven reads of a megabyte find
+/// room, and it becomes resident one huge page at a time.
+const CHUNK_BYTES: usize = 4 * HUGE_PAGE_BYTES;
+/// Pieces are whole slots.
+const SLOT_BYTES: usize = 32 << 10;
+const SLOTS: usize = CHUNK_BYTES / SLOT_BYTES;
+const WORDS: usize = SLOTS / 64;
+/// Smaller pieces gain nothing.
+pub(crate) const PIECE_BYTES_MIN: usize = 64 << 10;
+/// No piece is larger.
+pub(crate) const PIECE_BYTES_MAX: usize = CHUNK_BYTES;
+/// How many chunks in which nothing is taken a thread keeps: fresh memory is cleared by the kernel.
+const FREE_CHUNKS_MAX: usize = 4;
+
+/// Memory from the kernel, of which slots are taken.
+struct Chunk {
+    memory: NonNull<u8>,
+    /// A bit for each slot. Set by the thread that has the chunk in its list, cleared by whoever drops a
+    /// piece.
+    taken: [AtomicU64; WORDS],
+}
+
+// SAFETY: the memory is reached only through pieces, each of which has its slots for itself.
+unsafe impl Send for Chunk {}
+// SAFETY: as for `Send`; the map of slots is atomic.
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    fn new() -> Option<Chunk> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let mapped_bytes = CHUNK_BYTES + HUGE_PAGE_BYTES;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let mapped =
+            unsafe { libc::mmap(std::ptr::null_mut(), mapped_bytes, protection, flags, -1, 0) };
+        if mapped == libc::MAP_FAILED {
+            return None;
+        }
+        let before = mapped.align_offset(HUGE_PAGE_BYTES);
+        let after = HUGE_PAGE_BYTES - before;
+        // SAFETY: the chunk, and what lies before and behind it, are parts of the mapping just made, and
+        // nothing points into it yet. Where advice is refused, the pages are small ones.
+        let memory = unsafe {
+            let memory = mapped.byte_add(before);
+            if before > 0 {
+                libc::munmap(mapped, before);
+            }
+            if after > 0 {
+                libc::munmap(memory.byte_add(CHUNK_BYTES), after);
+            }
+            libc::madvise(memory, CHUNK_BYTES, libc::MADV_HUGEPAGE);
+            memory
+        };
+        Some(Chunk {
+            memory: NonNull::new(memory.cast())?,
+            taken: Default::default(),
+        })
+    }
+
+    /// The first place where so many slots in a row are free.
+    fn find(&self, slots: usize) -> Option<usize> {
+        let mut at = 0;
+        let mut first = 0;
+        while at < SLOTS && first + slots <= SLOTS {
+            // What another thread did with memory that it freed is over for whoever sees the bit clear.
+            let word = self.taken[at / 64].load(Ordering::Acquire) >> (at % 64);
+            let left = 64 - at % 64;
+            let free = (word.trailing_zeros() as usize).min(left);
+            at += free;
+            if at - first >= slots {
+                return Some(first);
+            }
+            if free < left {
+                at += ((word >> free).trailing_ones() as usize).min(left - free);
+                first = at;
+            }
+        }
+        None
+    }
+
+    /// Each word of the map that a range of slots touches, with the range's bits in it.
+    fn bits(first: usize, slots: usize) -> impl Iterator<Item = (usize, u64)> {
+        (first / 64..=(first + slots - 1) / 64).map(move |word| {
+            let from = first.max(word * 64) - word * 64;
+            let to = (first + slots).min(word * 64 + 64) - word * 64;
+            (word, (u64::MAX >> (64 - (to - from))) << from)
+        })
+    }
+
+    fn is_free(&self) -> bool {
+        self.taken
+            .iter()
+            .all(|word| word.load(Ordering::Acquire) == 0)
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`; every piece holds the chunk, so none is left.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), CHUNK_BYTES) };
+    }
+}
+
+/// Memory that belongs to its holder alone, initialised, until it is dropped.
+pub(crate) struct Piece {
+    chunk: Arc<Chunk>,
+    first: usize,
+    slots: usize,
+}
+
+impl Piece {
+    /// Memory of this thread of at least `bytes`, with whatever its last holder left in it; `None` if the
+    /// kernel gives none, or the thread is ending.
+    ///
+    /// # Panics
+    /// If `bytes` is above [`PIECE_BYTES_MAX`], or zero.
+    pub(crate) fn take(bytes: usize) -> Option<Piece> {
+        assert!(0 < bytes && bytes <= PIECE_BYTES_MAX, "a piece of {bytes}");
+        CHUNKS
+            .try_with(|chunks| chunks.borrow_mut().take(bytes.div_ceil(SLOT_BYTES)))
+            .ok()
+            .flatten()
+    }
+
+    /// Where it is.
+    pub(crate) fn memory(&self) -> NonNull<u8> {
+        // SAFETY: the slot lies in the chunk.
+        unsafe { self.chunk.memory.add(self.first * SLOT_BYTES) }
+    }
+
+    /// Its size.
+    pub(crate) fn bytes(&self) -> usize {
+        self.slots * SLOT_BYTES
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        for (word, bits) in Chunk::bits(self.first, self.slots) {
+            self.chunk.taken[word].fetch_and(!bits, Ordering::Release);
+        }
+        if self.chunk.is_free() {
+            // On another thread this looks at that thread's chunks, and finds nothing to do.
+            let _ = CHUNKS.try_with(|chunks| chunks.borrow_mut().trim());
+        }
+    }
+}
+
+/// The chunks of a thread.
+#[derive(Default)]
+struct Chunks {
+    all: Vec<Arc<Chunk>>,
+}
+
+impl Chunks {
+    fn take(&mut self, slots: usize) -> Option<Piece> {
+        let found = self
+            .all
+            .iter()
+            .find_map(|chunk| Some((Arc::clone(chunk), chunk.find(slots)?)));
+        let (chunk, first) = match found {
+            Some(found) => found,
+            None => {
+                let chunk = Arc::new(Chunk::new()?);
+                self.all.push(Arc::clone(&chunk));
+                (chunk, 0)
+            }
+        };
+        for (word, bits) in Chunk::bits(first, slots) {
+            chunk.taken[word].fetch_or(bits, Ordering::Relaxed);
+        }
+        Some(Piece {
+            chunk,
+            first,
+            slots,
+        })
+    }
+
+    /// Gives back what is free and not worth keeping.
+    fn trim(&mut self) {
+        let mut free_count = 0;
+        self.all.retain(|chunk| {
+            free_count += usize::from(chunk.is_free());
+            !chunk.is_free() || free_count <= FREE_CHUNKS_MAX
+        });
+    }
+}
+
+thread_local! {
+    static CHUNKS: RefCell<Chunks> = RefCell::default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(piece: &Piece) -> usize {
+        piece.memory().as_ptr() as usize
+    }
+
+    fn chunks_count() -> usize {
+        CHUNKS.with_borrow(|chunks| chunks.all.len())
+    }
+
+    #[test]
+    fn pieces_lie_side_by_side_and_the_first_gap_that_fits_is_taken() {
+        let take = |slots: usize| Piece::take(slots * SLOT_BYTES).expect("memory");
+        let (a, b, c) = (take(33), take(70), take(33));
+        assert_eq!(place(&a) % HUGE_PAGE_BYTES, 0);
+        assert_eq!(place(&b), place(&a) + 33 * SLOT_BYTES);
+        assert_eq!(place(&c), place(&b) + 70 * SLOT_BYTES);
+        let gap = place(&b);
+        drop(b);
+        let behind = take(71);
+        assert_eq!(place(&behind), place(&c) + 33 * SLOT_BYTES);
+        let fits = take(70);
+        assert_eq!(place(&fits), gap);
+        assert_eq!(chunks_count(), 1);
+        let elsewhere = take(SLOTS);
+        assert_eq!(elsewhere.bytes(), CHUNK_BYTES);
+        assert_eq!(chunks_count(), 2);
+    }
+
+    #[test]
+    fn every_number_of_slots_is_found_in_an_empty_chunk_and_nowhere_in_a_full_one() {
+        for slots in 1..=SLOTS {
+            let piece = Piece::take(slots * SLOT_BYTES).expect("memory");
+            let set: u32 = piece
+                .chunk
+                .taken
+                .iter()
+                .map(|word| word.load(Ordering::Relaxed).count_ones())
+                .sum();
+            assert_eq!(set as usize, slots);
+            assert_eq!(piece.chunk.find(SLOTS - slots + 1), None);
+            if slots < SLOTS {
+                assert_eq!(piece.chunk.find(SLOTS - slots), Some(slots));
+            }
+        }
+        assert_eq!(chunks_count(), 1);
+    }
+
+    #[test]
+    fn a_piece_may_end_on_another_thread_and_serves_the_next() {
+        let piece = Piece::take(PIECE_BYTES_MAX).expect("memory");
+        let address = place(&piece);
+        std::thread::spawn(move || drop(piece))
+            .join()
+            .expect("dropped");
+        let again = Piece::take(PIECE_BYTES_MAX).expect("memory");
+        assert_eq!(place(&again), address);
+    }
+
+    #[test]
+    fn a_piece_outlives_its_thread() {
+        let piece = std::thread::spawn(|| Piece::take(PIECE_BYTES_MIN).expect("memory"))
+            .join()
+            .expect("taken");
+        // SAFETY: the piece has this memory for itself, and it is initialised.
+        let byte = unsafe { piece.memory().as_ptr().read() };
+        assert_eq!(byte, 0);
+    }
+
+    #[test]
+    fn free_memory_goes_back_but_for_a_few_chunks() {
+        let pieces: Vec<Piece> = (0..FREE_CHUNKS_MAX + 3)
+            .map(|_| Piece::take(PIECE_BYTES_MAX).expect("memory"))
+            .collect();
+        assert_eq!(chunks_count(), FREE_CHUNKS_MAX + 3);
+        drop(pieces);
+        assert_eq!(chunks_count(), FREE_CHUNKS_MAX);
+    }
+}
