@@ -114,6 +114,8 @@ pub struct MemoryGauges {
     pub dirty_bytes: u64,
     /// Log data that is kept for consumers only.
     pub clean_bytes: u64,
+    /// What was read from disk for consumers, or ahead of them.
+    pub windows_bytes: u64,
 }
 
 /// What the store of a core has done.
@@ -129,8 +131,12 @@ pub struct StoreTotals {
     pub straight_bytes: u64,
     /// Reads from disk.
     pub disk_reads: u64,
+    /// Those of them that were begun ahead of their reader.
+    pub disk_reads_ahead: u64,
     /// Bytes read from disk for consumers.
     pub disk_read_bytes: u64,
+    /// Memory of what was read ahead and dropped before anybody asked for it, in bytes.
+    pub read_ahead_unused_bytes: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Segments deleted.
@@ -366,6 +372,18 @@ const COUNTERS: &[PerCore] = &[
         Some(Unit::Bytes),
         |m| m.store.disk_read_bytes,
     ),
+    (
+        "disk_reads_ahead",
+        "Reads from disk that were begun ahead of their reader",
+        None,
+        |m| m.store.disk_reads_ahead,
+    ),
+    (
+        "read_ahead_unused",
+        "Memory of what was read ahead and dropped before anybody asked for it",
+        Some(Unit::Bytes),
+        |m| m.store.read_ahead_unused_bytes,
+    ),
     ("checkpoints", "Checkpoints written", None, |m| {
         m.store.checkpoints
     }),
@@ -420,6 +438,7 @@ impl Collector for Snapshot {
                 ("frames", held.frames_bytes),
                 ("dirty", held.dirty_bytes),
                 ("clean", held.clean_bytes),
+                ("read", held.windows_bytes),
             ] {
                 gauge(&mut metric, &[("core", label), ("kind", kind)], bytes)?;
             }

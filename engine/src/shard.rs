@@ -321,13 +321,16 @@ impl Shard {
         metrics.memory.budget_bytes = self.config.memory_bytes as u64;
         metrics.memory.dirty_bytes = held.dirty_bytes;
         metrics.memory.clean_bytes = held.clean_bytes;
+        metrics.memory.windows_bytes = held.windows_bytes;
         metrics.store = StoreTotals {
             journal_writes: done.journal_writes,
             journal_bytes: done.journal_bytes,
             straight_writes: done.straight_writes,
             straight_bytes: done.straight_bytes,
             disk_reads: done.disk_reads,
+            disk_reads_ahead: done.disk_reads_ahead,
             disk_read_bytes: done.disk_read_bytes,
+            read_ahead_unused_bytes: done.read_ahead_unused_bytes,
             checkpoints: done.checkpoints,
             segments_deleted: done.segments_deleted,
             compactions: done.compactions,

@@ -187,6 +187,17 @@ impl Window {
 }
 
 impl ReadJob {
+    /// Bytes of its first read: of its only one, unless a batch is larger.
+    fn wanted_bytes(&self) -> u64 {
+        self.bytes_max.clamp(WINDOW_BYTES, WINDOW_BYTES_MAX)
+    }
+
+    /// Memory that it takes, in all likelihood: with the rest of the blocks at both ends.
+    pub(crate) fn window_bytes(&self) -> u64 {
+        let left = self.segment.end - self.position.unwrap_or(0).min(self.segment.end);
+        self.wanted_bytes().min(left).next_multiple_of(BLOCK) + BLOCK
+    }
+
     pub(crate) async fn run<D: Disk>(self, disk: &D) -> ReadOutcome {
         let mut index = None;
         let result = self.read(disk, &mut index).await;
@@ -211,7 +222,7 @@ impl ReadJob {
             Some(position) => position,
             None => find_start(disk, &file, segment, Sought::Offset(self.from), built).await?,
         };
-        let mut wanted = self.bytes_max.clamp(WINDOW_BYTES, WINDOW_BYTES_MAX);
+        let mut wanted = self.wanted_bytes();
         let mut offset_min = segment.base;
         while position < segment.end {
             let window = Window::read(disk, &file, segment, position, wanted)

@@ -209,6 +209,7 @@ impl World {
         config.flush_together_min = 1 + self.rng.below(4) as usize;
         config.dirty_bytes_max = 256 << 10;
         config.clean_bytes_max = self.rng.below(64 << 10);
+        config.windows_bytes_max = self.rng.below(64 << 10);
         config.reserve_bytes = 1 << 20;
         config.write_back_ms = 10;
         config.settle_idle_ms = 10 + self.rng.below(100);

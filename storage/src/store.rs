@@ -47,6 +47,7 @@ mod start;
 mod straight;
 #[cfg(test)]
 mod tests;
+mod windows;
 mod write_back;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -305,7 +306,10 @@ impl Store {
 
     /// What the store has done.
     pub fn counters(&self) -> StoreCounters {
-        self.counters
+        StoreCounters {
+            read_ahead_unused_bytes: self.reads.unused_bytes(),
+            ..self.counters
+        }
     }
 
     /// What the store holds.
@@ -313,6 +317,7 @@ impl Store {
         StoreGauges {
             dirty_bytes: self.dirty_bytes,
             clean_bytes: self.clean_bytes,
+            windows_bytes: self.reads.windows_bytes(),
             partitions: self.by_key.len() as u64,
             journal_files: self
                 .dirs

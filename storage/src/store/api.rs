@@ -43,6 +43,9 @@ const STRAIGHT_BYTES_MIN: u64 = 512 << 10;
 /// changed, whoever wrote to them.
 const FLUSH_TOGETHER_MIN: usize = 16;
 
+/// What windows of reads may take however little memory there is, in bytes: a few of one read each.
+const WINDOWS_BYTES_MIN: u64 = 8 << 20;
+
 /// How a store is set up; fixed while it runs.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -59,6 +62,9 @@ pub struct StoreConfig {
     pub dirty_bytes_max: u64,
     /// How many bytes that are safe in segments stay in memory for the newest consumers.
     pub clean_bytes_max: u64,
+    /// How many bytes of what was read from disk, or ahead of its readers, stay in memory: a cache of
+    /// their own, so that scans do not displace the newest data.
+    pub windows_bytes_max: u64,
     /// A random number that no client can know, different on every start: see `journal`.
     pub journal_salt: u64,
     /// Size of a journal file.
@@ -103,6 +109,8 @@ impl StoreConfig {
         // together stay below that budget: a quarter below, which is for the places of small batches
         // in their logs.
         let dirty_bytes_max = (memory_bytes / 2).max(8 << 20);
+        // A quarter for what is kept of written and of read data, beside the least that reading needs.
+        let windows_bytes_max = (memory_bytes / 8).max(WINDOWS_BYTES_MIN);
         let journal_files_max = 8;
         let journal_file_bytes = (dirty_bytes_max / 4 * 3 / journal_files_max as u64)
             .next_multiple_of(BLOCK_BYTES as u64)
@@ -113,7 +121,8 @@ impl StoreConfig {
             dirs,
             epoch,
             dirty_bytes_max,
-            clean_bytes_max: memory_bytes / 4,
+            clean_bytes_max: memory_bytes / 4 - (windows_bytes_max - WINDOWS_BYTES_MIN),
+            windows_bytes_max,
             journal_salt,
             journal_file_bytes,
             journal_files_max,
@@ -448,8 +457,12 @@ pub struct StoreCounters {
     pub straight_bytes: u64,
     /// Reads that went to disk.
     pub disk_reads: u64,
-    /// Bytes that disk reads gave to consumers.
+    /// Those of them that were begun ahead of their reader.
+    pub disk_reads_ahead: u64,
+    /// Bytes of whole batches that disk reads found.
     pub disk_read_bytes: u64,
+    /// Memory of what was read ahead and dropped before anybody asked for it, in bytes.
+    pub read_ahead_unused_bytes: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Segments deleted by retention, log start or compaction.
@@ -468,6 +481,8 @@ pub struct StoreGauges {
     pub dirty_bytes: u64,
     /// Bytes kept for the newest consumers only.
     pub clean_bytes: u64,
+    /// Memory of what was read from disk and may be asked for, in bytes.
+    pub windows_bytes: u64,
     /// Partitions.
     pub partitions: u64,
     /// Journal files in use or spare.

@@ -46,6 +46,7 @@ impl Store {
             self.poll_cleaner(now);
             self.poll_indexes();
         }
+        self.reads.expire(now.monotonic_us);
         self.run_write_back(now);
         self.check_settled();
     }
@@ -62,6 +63,7 @@ impl Store {
         });
         dirs.flatten()
             .chain([self.due.write_back_us])
+            .chain(self.reads.next_deadline_us())
             .chain((self.ready && !self.shutting_down).then_some(self.due.retention_us))
             .min()
     }
@@ -96,7 +98,7 @@ impl Store {
                 self.drop_segments(now, log);
             }
             Outcome::LoadHead { log, base, result } => self.on_head_loaded(log, base, result),
-            Outcome::Read(outcome) => self.on_read(outcome),
+            Outcome::Read(outcome) => self.on_read(now, outcome),
             Outcome::Lookup(outcome) => self.on_lookup(outcome),
             Outcome::Index(outcome) => self.on_indexed(now, outcome),
             Outcome::Files { dir, why, result } => self.on_files(now, dir, why, result),

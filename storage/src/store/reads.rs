@@ -1,14 +1,14 @@
 //! Reading: memory first, then windows that were read lately, then the disk; one read per place,
-//! whoever asks. Part of a core's store; knows no fetch session and no high watermark.
+//! whoever asks; and, for who goes through a log, the read of what comes next ahead of the question. Part of a core's store; knows no fetch session and no high watermark.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use ring::buf::Shared;
 
 use crate::batch::BatchView;
 use crate::read_task::{
-    LookupJob, LookupOutcome, LookupPart, ReadBatch, ReadJob, ReadOutcome, Search, SegmentRef,
+    LookupJob, LookupOutcome, LookupPart, ReadJob, ReadOutcome, Search, SegmentRef,
 };
 use crate::segment_writer::IndexBounds;
 use crate::tasks::Job;
@@ -16,12 +16,8 @@ use crate::types::{Now, Offset};
 
 use super::Store;
 use super::api::{Found, LogConfig, LogId, Lookup, LookupKind, Notice, Read, ReadError};
-
-/// Memory for windows that may be asked for again, in bytes: a cache of their own, so that scans do
-/// not displace the newest data.
-const WINDOWS_BYTES_MAX: u64 = 8 << 20;
-/// How many places are remembered at which a reader will go on.
-const HINTS_MAX: usize = 512;
+use super::partition::PartitionLog;
+use super::windows::{Place, Taken, Wanted, Windows};
 
 /// An index is not thinned below this, in bytes, whatever the configuration says.
 const INDEX_BYTES_MIN: u64 = 4096;
@@ -32,56 +28,45 @@ const LOOKUPS_ANEW_MAX: u32 = 8;
 /// Reads under way and what earlier ones left.
 #[derive(Default)]
 pub(super) struct Reads {
-    under_way: HashMap<(LogId, Offset), Vec<Waiter>>,
-    windows: VecDeque<CachedWindow>,
-    windows_bytes: u64,
-    hints: VecDeque<Hint>,
+    under_way: HashMap<(LogId, Offset), UnderWay>,
+    windows: Windows,
     /// Lookups under way, by ticket: what is sought, and how often it was begun anew.
     lookups: HashMap<u64, (LookupKind, u32)>,
 }
 
+/// A read of the disk.
+struct UnderWay {
+    /// Whom it is for; nobody yet, if it was begun ahead of its reader.
+    waiters: Vec<Waiter>,
+    /// Whether the reader goes on where one stopped: then it will ask for what comes next, too.
+    goes_on: bool,
+    /// Set aside for it, if it was begun ahead.
+    ahead_bytes: u64,
+}
+
 struct Waiter {
     ticket: u64,
-    bytes_max: usize,
-    whole_batch_at_least: bool,
-    up_to: Offset,
+    wanted: Wanted,
 }
 
-struct CachedWindow {
-    log: LogId,
-    base: Offset,
-    generation: u64,
-    bytes: u64,
-    batches: Vec<ReadBatch>,
-}
-
-/// Where in a segment the batch with an offset begins.
-struct Hint {
-    log: LogId,
-    base: Offset,
-    generation: u64,
-    offset: Offset,
-    position: u64,
-}
-
-/// Takes batches as long as they fit; the first one whatever its size, if so asked.
-fn take<'b>(
-    batches: impl Iterator<Item = (Offset, &'b Shared)>,
-    bytes_max: usize,
-    whole_batch_at_least: bool,
-    up_to: Offset,
-) -> Vec<Shared> {
-    let mut out = Vec::new();
-    let mut bytes = 0;
-    for (offset_end, batch) in batches {
-        let first = out.is_empty() && whole_batch_at_least;
-        if offset_end > up_to || (!first && bytes + batch.len() > bytes_max) {
-            break;
-        }
-        bytes += batch.len();
-        out.push(batch.clone());
+impl Reads {
+    pub(super) fn next_deadline_us(&self) -> Option<u64> {
+        self.windows.next_deadline_us()
     }
-    out
+
+    pub(super) fn expire(&mut self, now_us: u64) {
+        self.windows.expire(now_us);
+    }
+
+    /// Memory of windows, in bytes.
+    pub(super) fn windows_bytes(&self) -> u64 {
+        self.windows.held_bytes()
+    }
+
+    /// Bytes read ahead for nobody.
+    pub(super) fn unused_bytes(&self) -> u64 {
+        self.windows.unused_bytes()
+    }
 }
 
 impl Store {
@@ -89,7 +74,7 @@ impl Store {
     /// `bytes_max` bytes, or one batch whatever its size if `whole_batch_at_least`.
     pub fn read(
         &mut self,
-        _now: Now,
+        now: Now,
         log: LogId,
         from: Offset,
         bytes_max: usize,
@@ -106,78 +91,79 @@ impl Store {
         if from >= up_to {
             return Read::Ready(Vec::new());
         }
-        let waiter = Waiter {
-            ticket: 0,
+        let wanted = Wanted {
             bytes_max,
             whole_batch_at_least,
             up_to,
         };
-        if let Some(batches) = self.held_in_memory(log, from, &waiter) {
+        if let Some(batches) = self.held_in_memory(now, log, from, wanted) {
             return Read::Ready(batches);
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let waiter = Waiter { ticket, ..waiter };
-        match self.ask_disk(log, from, vec![waiter]) {
+        match self.ask_disk(now, log, from, vec![Waiter { ticket, wanted }]) {
             Ok(()) => Read::Disk(ticket),
             Err(batches) => Read::Ready(batches),
         }
     }
 
-    fn held_in_memory(&self, log: LogId, from: Offset, waiter: &Waiter) -> Option<Vec<Shared>> {
-        let partition = self.log(log)?;
-        let Waiter {
-            bytes_max,
-            whole_batch_at_least,
-            up_to,
-            ..
-        } = *waiter;
-        if let Some(recent) = partition.in_memory(from, up_to) {
-            return Some(take(
-                recent.map(|recent| (recent.offset_end, &recent.bytes)),
-                bytes_max,
-                whole_batch_at_least,
-                up_to,
-            ));
+    fn held_in_memory(
+        &mut self,
+        now: Now,
+        log: LogId,
+        from: Offset,
+        wanted: Wanted,
+    ) -> Option<Vec<Shared>> {
+        let partition = self.logs.get(log.0 as usize)?.as_deref()?;
+        if let Some(recent) = partition.in_memory(from, wanted.up_to) {
+            let mut taken = Taken::new(wanted, from);
+            taken.take(recent.map(|recent| (recent.offset_end, &recent.bytes)));
+            return Some(taken.batches);
         }
-        for window in self.reads.windows.iter().filter(|window| window.log == log) {
-            let at = window
-                .batches
-                .partition_point(|batch| batch.offset_end <= from);
-            let holds = window
-                .batches
-                .get(at)
-                .is_some_and(|batch| batch.base_offset <= from);
-            let current = partition.segment_at(window.base).is_some_and(|index| {
-                partition.segments[index].image.generation == window.generation
-            });
-            if holds && current {
-                return Some(take(
-                    window.batches[at..]
-                        .iter()
-                        .map(|batch| (batch.offset_end, &batch.bytes)),
-                    bytes_max,
-                    whole_batch_at_least,
-                    up_to,
-                ));
-            }
-        }
-        None
+        let is_current = |base, generation| is_current(partition, base, generation);
+        let windows = &mut self.reads.windows;
+        let taken = windows.take(now.monotonic_us, log, from, wanted, is_current)?;
+        self.read_ahead(log, taken.end, wanted.bytes_max);
+        Some(taken.batches)
     }
 
     /// Starts a read of the disk for these waiters, or joins one; gives batches back where the offset
     /// turned out to lie in a hole before those in memory.
     fn ask_disk(
         &mut self,
+        now: Now,
         log: LogId,
         from: Offset,
         waiters: Vec<Waiter>,
     ) -> Result<(), Vec<Shared>> {
         if let Some(joined) = self.reads.under_way.get_mut(&(log, from)) {
-            joined.extend(waiters);
+            joined.waiters.extend(waiters);
             return Ok(());
         }
-        let partition = self.log(log).expect("looked at by the caller");
+        let bytes_max = waiters.iter().map(|waiter| waiter.wanted.bytes_max).max();
+        let Some(job) = self.plan_read(log, from, bytes_max.unwrap_or(0)) else {
+            // Compaction left nothing at `from`: the next batch there is lies in memory.
+            let wanted = waiters.first().expect("at least one").wanted;
+            let partition = self.log(log).expect("looked at by the caller");
+            let from = partition
+                .dirty
+                .front()
+                .map_or(from, |recent| recent.base_offset);
+            let batches = self.held_in_memory(now, log, from, wanted);
+            return Err(batches.unwrap_or_default());
+        };
+        let under_way = UnderWay {
+            waiters,
+            goes_on: self.reads.windows.place(log, from).is_some(),
+            ahead_bytes: 0,
+        };
+        self.begin_read(job, under_way);
+        Ok(())
+    }
+
+    /// What to read from the disk for who asks for `from`; `None` if nothing there is on disk.
+    fn plan_read(&self, log: LogId, from: Offset, bytes_max: usize) -> Option<ReadJob> {
+        let partition = self.log(log)?;
         let mut index = partition.segment_of(from);
         while index < partition.segments.len()
             && (partition.readable_bytes(index) == 0
@@ -185,43 +171,65 @@ impl Store {
         {
             index += 1;
         }
-        if index == partition.segments.len() {
-            // Compaction left nothing at `from`: the next batch there is lies in memory.
-            let waiter = waiters.first().expect("at least one");
-            let from = partition
-                .dirty
-                .front()
-                .map_or(from, |recent| recent.base_offset);
-            return Err(self.held_in_memory(log, from, waiter).unwrap_or_default());
-        }
-        let segment = &partition.segments[index];
-        let hint = self.reads.hints.iter().rev().find(|hint| {
-            (hint.log, hint.base, hint.generation, hint.offset)
-                == (log, segment.base(), segment.image.generation, from)
+        let segment = partition.segments.get(index)?;
+        let place = self.reads.windows.place(log, from).filter(|place| {
+            (place.base, place.generation) == (segment.base(), segment.image.generation)
         });
         let position = if from <= segment.base() {
             Some(0)
-        } else if let Some(hint) = hint {
-            Some(hint.position)
+        } else if let Some(place) = place {
+            Some(place.position)
         } else {
             segment.position_for(from)
         };
-        let bytes_max = waiters
-            .iter()
-            .map(|waiter| waiter.bytes_max)
-            .max()
-            .unwrap_or(0) as u64;
-        let job = ReadJob {
+        Some(ReadJob {
             segment: self.segment_ref(log, index),
             from,
             up_to: partition.log_end,
-            bytes_max,
+            bytes_max: bytes_max as u64,
             position,
-        };
+        })
+    }
+
+    fn begin_read(&mut self, job: ReadJob, under_way: UnderWay) {
         self.counters.disk_reads += 1;
-        self.reads.under_way.insert((log, from), waiters);
+        self.reads
+            .under_way
+            .insert((job.segment.log, job.from), under_way);
         self.spawn(Job::Read(Box::new(job)));
-        Ok(())
+    }
+
+    /// A reader that goes through a log was given what lies below `next`: what it will ask for then is
+    /// read while it looks at what it has, as far as there is memory for that.
+    fn read_ahead(&mut self, log: LogId, next: Offset, bytes_max: usize) {
+        let Some(partition) = self.log(log) else {
+            return;
+        };
+        let is_current = |base, generation| is_current(partition, base, generation);
+        let (end, held_bytes) = self.reads.windows.reach(log, next, is_current);
+        // Behind the acknowledgement mark nothing need be in a file or in memory yet.
+        if held_bytes > 0 && held_bytes >= bytes_max as u64
+            || end >= partition.durable_end
+            || partition.in_memory(end, partition.durable_end).is_some()
+            || self.reads.under_way.contains_key(&(log, end))
+        {
+            return;
+        }
+        let Some(job) = self.plan_read(log, end, bytes_max) else {
+            return;
+        };
+        let ahead_bytes = job.window_bytes();
+        let windows_bytes_max = self.config.windows_bytes_max;
+        let windows = &mut self.reads.windows;
+        if windows.reserve_ahead(ahead_bytes, windows_bytes_max) {
+            self.counters.disk_reads_ahead += 1;
+            let under_way = UnderWay {
+                waiters: Vec::new(),
+                goes_on: true,
+                ahead_bytes,
+            };
+            self.begin_read(job, under_way);
+        }
     }
 
     pub(super) fn segment_ref(&self, log: LogId, index: usize) -> SegmentRef {
@@ -246,12 +254,17 @@ impl Store {
         }
     }
 
-    pub(super) fn on_read(&mut self, outcome: ReadOutcome) {
-        let waiters = self
+    pub(super) fn on_read(&mut self, now: Now, outcome: ReadOutcome) {
+        let UnderWay {
+            waiters,
+            goes_on,
+            ahead_bytes,
+        } = self
             .reads
             .under_way
             .remove(&(outcome.log, outcome.from))
-            .unwrap_or_default();
+            .expect("a read under way");
+        self.reads.windows.release_ahead(ahead_bytes);
         let log = outcome.log;
         if let Some(built) = outcome.index {
             self.note_built_index(log, outcome.base, outcome.generation, built);
@@ -287,34 +300,43 @@ impl Store {
                 return;
             }
         };
-        if data.batches.is_empty() {
-            self.read_on(log, index, waiters);
+        let Some(last) = data.batches.last() else {
+            self.read_on(now, log, index, waiters);
             return;
-        }
-        for waiter in &waiters {
-            let batches = take(
-                data.batches
-                    .iter()
-                    .map(|batch| (batch.offset_end, &batch.bytes)),
-                waiter.bytes_max,
-                waiter.whole_batch_at_least,
-                waiter.up_to,
-            );
-            self.counters.disk_read_bytes +=
-                batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
-            self.tell_read(waiter.ticket, Ok(batches));
-        }
-        self.remember(
+        };
+        let place = Place {
             log,
-            outcome.base,
-            outcome.generation,
+            base: outcome.base,
+            generation: outcome.generation,
+            offset: last.offset_end,
+            position: data.position_next,
+        };
+        let batches = || data.batches.iter();
+        let lengths = batches().map(|batch| batch.bytes.len() as u64);
+        self.counters.disk_read_bytes += lengths.sum::<u64>();
+        let mut given_end = outcome.from;
+        let mut bytes_max = None;
+        for waiter in waiters {
+            let mut taken = Taken::new(waiter.wanted, outcome.from);
+            taken.take(batches().map(|batch| (batch.offset_end, &batch.bytes)));
+            given_end = given_end.max(taken.end);
+            bytes_max = bytes_max.max(Some(waiter.wanted.bytes_max));
+            self.tell_read(waiter.ticket, Ok(taken.batches));
+        }
+        self.reads.windows.keep(
+            now.monotonic_us,
+            place,
             data.batches,
-            data.position_next,
+            given_end,
+            self.config.windows_bytes_max,
         );
+        if let Some(bytes_max) = bytes_max.filter(|_| goes_on) {
+            self.read_ahead(log, given_end, bytes_max);
+        }
     }
 
     /// Compaction left nothing at the offset in this segment: the read goes on behind it.
-    fn read_on(&mut self, log: LogId, index: usize, waiters: Vec<Waiter>) {
+    fn read_on(&mut self, now: Now, log: LogId, index: usize, waiters: Vec<Waiter>) {
         let partition = self.log(log).expect("the segment is there");
         let base = partition.segments[index].base();
         let next = partition
@@ -326,58 +348,19 @@ impl Store {
                 recent.base_offset
             });
         for waiter in waiters {
-            if next >= waiter.up_to {
-                self.tell_read(waiter.ticket, Ok(Vec::new()));
-            } else if let Some(batches) = self.held_in_memory(log, next, &waiter) {
-                self.tell_read(waiter.ticket, Ok(batches));
-            } else {
-                let ticket = waiter.ticket;
-                if let Err(batches) = self.ask_disk(log, next, vec![waiter]) {
-                    self.tell_read(ticket, Ok(batches));
-                }
+            let ticket = waiter.ticket;
+            if next >= waiter.wanted.up_to {
+                self.tell_read(ticket, Ok(Vec::new()));
+            } else if let Some(batches) = self.held_in_memory(now, log, next, waiter.wanted) {
+                self.tell_read(ticket, Ok(batches));
+            } else if let Err(batches) = self.ask_disk(now, log, next, vec![waiter]) {
+                self.tell_read(ticket, Ok(batches));
             }
         }
     }
 
     fn tell_read(&mut self, ticket: u64, result: Result<Vec<Shared>, ReadError>) {
         self.notices.push_back(Notice::ReadDone { ticket, result });
-    }
-
-    fn remember(
-        &mut self,
-        log: LogId,
-        base: Offset,
-        generation: u64,
-        batches: Vec<ReadBatch>,
-        position: u64,
-    ) {
-        let last = batches.last().expect("not empty");
-        let reads = &mut self.reads;
-        if reads.hints.len() >= HINTS_MAX {
-            reads.hints.pop_front();
-        }
-        reads.hints.push_back(Hint {
-            log,
-            base,
-            generation,
-            offset: last.offset_end,
-            position,
-        });
-        let bytes = last.bytes.buffer_bytes() as u64;
-        reads.windows_bytes += bytes;
-        reads.windows.push_back(CachedWindow {
-            log,
-            base,
-            generation,
-            bytes,
-            batches,
-        });
-        while reads.windows_bytes > WINDOWS_BYTES_MAX {
-            let Some(window) = reads.windows.pop_front() else {
-                break;
-            };
-            reads.windows_bytes -= window.bytes;
-        }
     }
 
     /// Finds a record by timestamp, exactly, inside compressed batches too. Records at or beyond the
@@ -477,6 +460,13 @@ impl Store {
         self.notices
             .push_back(Notice::LookupDone { ticket, result });
     }
+}
+
+/// Whether a segment is still the one that was read.
+fn is_current(partition: &PartitionLog, base: Offset, generation: u64) -> bool {
+    partition
+        .segment_at(base)
+        .is_some_and(|index| partition.segments[index].image.generation == generation)
 }
 
 /// How densely a log's segments are indexed.

@@ -589,6 +589,74 @@ fn a_rotten_batch_is_not_served() {
     )));
 }
 
+/// Who goes through a log finds what comes next read already; who asks once causes no more than he asked
+/// for.
+#[test]
+fn a_reader_that_goes_on_is_read_ahead_of() {
+    let batch = batch_of(&[7; 100_000], 1);
+    let begin = |windows_bytes_max| {
+        let mut bench = Bench::new();
+        let log = bench.create("t", 1, LogConfig::default());
+        for _ in 0..50 {
+            while bench.append(log, &batch).is_err() {
+                bench.pass(100);
+            }
+            bench.run();
+        }
+        let disk = bench.shut_down();
+        let recovered = recover(&disk);
+        let change = |config: &mut StoreConfig| config.windows_bytes_max = windows_bytes_max;
+        let bench = Bench::start_with(disk, recovered, change);
+        (bench.find(1), bench)
+    };
+    // The file's windows have ten batches each.
+    let (log, mut bench) = begin(8 << 20);
+    let read = |bench: &mut Bench, from: i64, bytes_max: usize| {
+        let now = bench.now;
+        let end = Offset(50);
+        let read = bench
+            .store()
+            .read(now, log, Offset(from), bytes_max, true, end);
+        let ready = matches!(read, Read::Ready(_));
+        bench.run();
+        let counters = bench.stores[0].counters();
+        (ready, counters.disk_reads, counters.disk_reads_ahead)
+    };
+    assert_eq!(read(&mut bench, 0, 1 << 20), (false, 1, 0));
+    assert_eq!(read(&mut bench, 30, 1 << 20), (false, 2, 0), "elsewhere");
+    assert_eq!(read(&mut bench, 10, 1 << 20), (false, 4, 1), "goes on");
+    // What reaches up to a window that is there anyhow is read on behind that.
+    assert_eq!(
+        read(&mut bench, 20, 400_000),
+        (true, 4, 1),
+        "enough is left"
+    );
+    assert_eq!(read(&mut bench, 23, 1 << 20), (true, 5, 2));
+    assert_eq!(
+        read(&mut bench, 33, 1 << 20),
+        (true, 5, 2),
+        "nothing is left to read"
+    );
+    assert_eq!(read(&mut bench, 43, 1 << 20), (true, 5, 2));
+    assert_eq!(bench.stores[0].counters().read_ahead_unused_bytes, 0);
+    bench.pass(11_000);
+    assert_eq!(
+        bench.stores[0].gauges().windows_bytes,
+        0,
+        "nobody asks any more"
+    );
+    assert_eq!(bench.read_all(log).len(), 50 * batch.len());
+
+    let (log, mut bench) = begin(0);
+    assert_eq!(bench.read_all(log).len(), 50 * batch.len());
+    let counters = bench.stores[0].counters();
+    assert_eq!((counters.disk_reads, counters.disk_reads_ahead), (5, 0));
+    let (log, mut bench) = begin(8 << 20);
+    assert_eq!(bench.read_all(log).len(), 50 * batch.len());
+    let counters = bench.stores[0].counters();
+    assert_eq!((counters.disk_reads, counters.disk_reads_ahead), (5, 3));
+}
+
 /// Leader epochs and producers come back, after a crash as after a clean stop.
 #[test]
 fn epochs_and_producers_come_back() {
