@@ -125,6 +125,7 @@ impl Admin {
             id: TopicId::nil(),
             kind,
             life: Life::Creating,
+            asked_for_us: cx.world.time_us(),
             partitions: vec![Partition::default(); count as usize],
             asked_count: count as usize,
         });

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use super::model::{TopicRef, ensure};
 
+/// The first version of OffsetCommit that names topics by id.
+const BY_ID: i16 = 10;
+
 /// A partition that offsets are committed for.
 pub type Name = (TopicRef, i32);
 
@@ -18,6 +21,8 @@ pub fn note(offset: i64) -> String {
 struct Commit {
     offset: i64,
     sent_us: u64,
+    /// It names the topic by its name: where that was deleted and made again on its way, it is for the new one.
+    by_name: bool,
     /// From here on it can take effect no more; not known yet: the end of time.
     ended_us: u64,
     /// It took effect: it was answered so, or read.
@@ -46,12 +51,13 @@ impl Commits {
         }
     }
 
-    /// An offset that was never committed before, sent now.
-    pub fn send(&mut self, name: Name, now_us: u64) -> i64 {
+    /// An offset that was never committed before, sent now in this version of OffsetCommit.
+    pub fn send(&mut self, name: Name, version: i16, now_us: u64) -> i64 {
         self.next_offset += 1;
         self.of.entry(name).or_default().push(Commit {
             offset: self.next_offset,
             sent_us: now_us,
+            by_name: version < BY_ID,
             ended_us: u64::MAX,
             acked: false,
             answered: false,
@@ -89,6 +95,28 @@ impl Commits {
             for commit in self.of.values_mut().flatten() {
                 commit.ended_us = commit.ended_us.min(now_us);
             }
+        }
+    }
+
+    /// A commit that was sent to an earlier life of a topic's name, and had not ended when this life was asked
+    /// for at `asked_for_us`, may have taken effect in this one.
+    pub fn follow_name(
+        &mut self,
+        name: Name,
+        earlier: &[TopicRef],
+        offset: i64,
+        asked_for_us: u64,
+    ) {
+        let late = earlier.iter().find_map(|topic| {
+            let commits = self.of.get(&(*topic, name.1))?;
+            let may = |commit: &&Commit| {
+                commit.offset == offset && commit.by_name && commit.ended_us >= asked_for_us
+            };
+            commits.iter().find(may).copied()
+        });
+        let commits = self.of.entry(name).or_default();
+        if commits.iter().all(|commit| commit.offset != offset) {
+            commits.extend(late);
         }
     }
 
@@ -153,11 +181,11 @@ mod tests {
             commits.check_read(NAME, (offset, &note(offset)), at, at + 1)
         };
         assert!(read(&mut commits, -1, 5).is_ok(), "nothing was sent");
-        let first = commits.send(NAME, 10);
+        let first = commits.send(NAME, 2, 10);
         assert!(read(&mut commits, -1, 12).is_ok(), "not acknowledged yet");
         commits.ack(NAME, first, 15);
         assert!(read(&mut commits, -1, 20).is_err(), "lost");
-        let second = commits.send(NAME, 30);
+        let second = commits.send(NAME, 2, 30);
         assert!(read(&mut commits, first, 31).is_ok());
         commits.ack(NAME, second, 40);
         assert!(
@@ -166,7 +194,7 @@ mod tests {
         );
         assert!(read(&mut commits, first, 50).is_err(), "superseded");
         assert!(read(&mut commits, second, 50).is_ok());
-        let third = commits.send(NAME, 60);
+        let third = commits.send(NAME, 2, 60);
         commits.refuse(NAME, third);
         assert!(read(&mut commits, third, 70).is_err(), "refused");
     }
@@ -174,8 +202,8 @@ mod tests {
     #[test]
     fn commits_of_one_client_keep_their_order() {
         let mut commits = Commits::in_order();
-        let first = commits.send(NAME, 10);
-        let second = commits.send(NAME, 11);
+        let first = commits.send(NAME, 2, 10);
+        let second = commits.send(NAME, 2, 11);
         commits.ack(NAME, first, 20);
         commits.ack(NAME, second, 20);
         let read = commits.check_read(NAME, (first, &note(first)), 30, 31);
@@ -185,11 +213,28 @@ mod tests {
     #[test]
     fn a_lost_commit_ends_with_the_broker() {
         let mut commits = Commits::default();
-        let lost = commits.send(NAME, 10);
+        let lost = commits.send(NAME, 2, 10);
         commits.on_start(1, 20);
-        let next = commits.send(NAME, 30);
+        let next = commits.send(NAME, 2, 30);
         commits.ack(NAME, next, 40);
         let read = commits.check_read(NAME, (lost, &note(lost)), 50, 51);
         assert!(read.is_err(), "it cannot come after the start");
+    }
+
+    #[test]
+    fn a_late_commit_by_name_is_for_the_topic_that_has_the_name_then() {
+        let mut commits = Commits::default();
+        let ended = commits.send(NAME, 2, 10);
+        commits.ack(NAME, ended, 15);
+        let by_name = commits.send(NAME, 9, 20);
+        let by_id = commits.send(NAME, 10, 20);
+        let next: Name = (1, 0);
+        let mut read = |offset: i64| {
+            commits.follow_name(next, &[0], offset, 30);
+            commits.check_read(next, (offset, &note(offset)), 50, 51)
+        };
+        assert!(read(ended).is_err(), "it was over before");
+        assert!(read(by_id).is_err(), "the id is that of the old one");
+        assert!(read(by_name).is_ok());
     }
 }

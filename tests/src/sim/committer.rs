@@ -56,8 +56,8 @@ impl Committer {
     }
 
     fn commit(&mut self, cx: &mut Context<'_>, name: Name) -> Result<(), String> {
-        let offset = self.commits.send(name, cx.world.time_us());
         let version = between(cx.rng, 2, 10) as i16;
+        let offset = self.commits.send(name, version, cx.world.time_us());
         let what = GroupAsked::Commit(name, offset);
         let member = ("", -1);
         ask_commit(
@@ -98,6 +98,9 @@ impl Committer {
             self.group
         );
         let asked_us = answer.asked.sent_us;
+        let (earlier, asked_for_us) = cx.model.earlier_lives(name.0);
+        self.commits
+            .follow_name(name, &earlier, offset, asked_for_us);
         self.commits
             .check_read(name, (offset, &metadata), asked_us, cx.world.time_us())
             .map_err(|why| {

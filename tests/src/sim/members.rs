@@ -357,7 +357,9 @@ impl Turn<'_, '_> {
     }
 
     fn commit(&mut self, name: Name) -> Result<(), String> {
-        let offset = self.group.commits.send(name, self.cx.world.time_us());
+        let version = between(self.cx.rng, 2, 10) as i16;
+        let now_us = self.cx.world.time_us();
+        let offset = self.group.commits.send(name, version, now_us);
         let generation = self.member.generation;
         let what = MemberAsked::Commit {
             name,
@@ -365,7 +367,6 @@ impl Turn<'_, '_> {
             generation,
             floor: self.group.newest,
         };
-        let version = between(self.cx.rng, 2, 10) as i16;
         let id = self.member.id.clone();
         ask_commit(
             &mut self.member.client,
@@ -526,8 +527,10 @@ impl Turn<'_, '_> {
                 }
                 ensure!(error == 0, "an OffsetFetch was answered with error {error}");
                 let asked_us = answer.asked.sent_us;
-                self.group
-                    .commits
+                let (earlier, asked_for_us) = self.cx.model.earlier_lives(name.0);
+                let commits = &mut self.group.commits;
+                commits.follow_name(name, &earlier, offset, asked_for_us);
+                commits
                     .check_read(name, (offset, &metadata), asked_us, now_us)
                     .map_err(|why| {
                         let topic = &self.cx.model.topics[name.0].name;

@@ -55,6 +55,8 @@ pub struct Topic {
     pub life: Life,
     /// Its partitions, as many as are known to be there.
     pub partitions: Vec<Partition>,
+    /// When it was asked for, in the world's microseconds.
+    pub asked_for_us: u64,
     /// How many partitions were asked for at most.
     pub asked_count: usize,
 }
@@ -177,6 +179,13 @@ impl Model {
             .iter()
             .rposition(|topic| topic.name == name)
             .filter(|topic| self.topics[*topic].life != Life::Gone)
+    }
+
+    /// The earlier lives of a topic's name, and when this one was asked for.
+    pub fn earlier_lives(&self, topic: TopicRef) -> (Vec<TopicRef>, u64) {
+        let known = &self.topics[topic];
+        let earlier = (0..topic).filter(|other| self.topics[*other].name == known.name);
+        (earlier.collect(), known.asked_for_us)
     }
 
     /// The topics that are there for sure.
