@@ -601,7 +601,13 @@ async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<(
     let metadata = work.dir.join("partition.metadata");
     let text = partition_metadata(work.topic_id);
     match read_file(disk, &metadata, 4096).await {
-        Ok(found) if found == text.as_bytes() => {}
+        Ok(found) if found == text.as_bytes() => {
+            if !work.made_by_flush {
+                // Who wrote it may have left that to a flush of the file system, and been killed before it.
+                let file = disk.open(&metadata, OpenMode::ReadWrite).await?;
+                disk.sync_data(&file).await?;
+            }
+        }
         found @ (Ok(_) | Err(_))
             if found
                 .as_ref()
