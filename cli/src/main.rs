@@ -5,6 +5,7 @@ mod links;
 mod start;
 mod tools;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -15,8 +16,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("millrace stops: {panic}");
-        eprintln!("This is a defect of Millrace; what was acknowledged is safe on disk.");
+        let _ = writeln!(
+            std::io::stderr(),
+            "millrace stops: {panic}\nThis is a defect of Millrace; what was acknowledged is safe on disk."
+        );
         // A core that is gone must not leave the others waiting: the process ends, whatever the build.
         std::process::abort();
     }));

@@ -1,6 +1,6 @@
 //! `millrace start`: reads the options, sets up logging, hands over to the engine. Runs on the main thread; knows no key of server.properties.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -173,7 +173,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     match engine::start::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("millrace: {why}");
+            let _ = writeln!(std::io::stderr(), "millrace: {why}");
             ExitCode::FAILURE
         }
     }
@@ -183,7 +183,11 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MILLRACE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter);
+    // A log that cannot be written, on a full disk for one, ends nothing: its errors would go to standard
+    // error, which is often the same file, and failing there is a panic.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false);
     match format {
         LogFormat::Json => lines.json().flatten_event(true).init(),
         LogFormat::Human => lines.with_ansi(std::io::stdout().is_terminal()).init(),

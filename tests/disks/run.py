@@ -208,6 +208,31 @@ def full_disk(report, name, broker, disk):
             return
 
 
+def unwritable_log(report, name, broker):
+    """Where the broker's own log lines go, nothing can be written: it serves and stops all the same."""
+    broker.log_path, broker.log_tail = pathlib.Path("/dev/full"), lambda lines=30: "(its log cannot be written)"
+
+    def serves():
+        broker.start()
+        client = Client(broker)
+        code = client.create("unlogged", 2)
+        assert code == 0, f"a topic is not created: error {code}"
+        # A client that breaks the protocol is a line in the log.
+        with wire.Connection("127.0.0.1", broker.port, timeout_s=PATIENCE_S) as rude:
+            rude.socket.sendall(b"\x7f\xff\xff\xff garbage")
+        assert client.produce("unlogged", 0, 1000)[0] == 0, "a batch is refused"
+        missing = client.missing(["unlogged"])
+        assert not missing, "\n".join(missing)
+        return True
+
+    def stops():
+        code = broker.stop()
+        assert code == 0, f"exit code {code} after SIGTERM"
+
+    if report.case(f"{name}: the broker serves", serves):
+        report.case(f"{name}: it stops with exit code 0", stops)
+
+
 def no_room_at_all(report, name, broker, disk):
     """Not a byte is free when the broker starts: it serves from what it kept in reserve, or says at once what lacks."""
 
@@ -401,6 +426,10 @@ def main():
             else:
                 broker.properties.write_text(broker.properties.read_text().replace(str(broker.data), str(disks[0].data)))
                 full_disk(report, name, broker, disks[0])
+    name = "a log that cannot be written"
+    if report.wants(name):
+        with broker_in("unlogged", 2) as (broker, _):
+            unwritable_log(report, name, broker)
     for kind, mounted in (("forgetful", lambda broker: forgetful.Forgetful(broker.data)), ("ext4", lambda broker: SmallExt4(broker.data, broker.directory / "image"))):
         name = f"no room at all on {kind}"
         if report.wants(name):
