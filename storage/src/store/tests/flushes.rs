@@ -179,3 +179,47 @@ fn a_new_partitions_file_is_made_ahead() {
         assert_eq!(metadata, Some(text.into_bytes()));
     }
 }
+
+/// A process that is killed before the flush of the file system leaves metadata that reads right and is not
+/// durable: what relies on it flushes it first.
+#[test]
+fn metadata_that_a_killed_process_left_is_made_durable() {
+    for seed in 1..20 {
+        let mut bench = Bench::on(SimDisk::new(seed));
+        let disk = bench.disk.clone();
+        let text = crate::tasks::partition_metadata(TopicId::from_u128(1));
+        block_on(async {
+            let dir = Path::new(DIR).join("t-0");
+            disk.create_dir_all(&dir).await?;
+            let metadata = dir.join("partition.metadata");
+            let file = disk.open(&metadata, OpenMode::Create).await?;
+            let mut block = ring::buf::AlignedBuf::zeroed(text.len());
+            block[..text.len()].copy_from_slice(text.as_bytes());
+            disk.write_at(&file, 0, block.freeze()).await?;
+            disk.truncate(&file, text.len() as u64).await
+        })
+        .expect("made");
+        let small = LogConfig {
+            segment_bytes: 4_096,
+            ..LogConfig::default()
+        };
+        let batch = batch_of(&[7; 1_500], 1);
+        let log = bench.create("t", 1, small.clone());
+        bench.append(log, &batch).expect("admitted");
+        bench.run();
+        let disk = bench.shut_down();
+        disk.crash();
+        // The next segment finds the directory as the cut has left it.
+        let mut bench = Bench::on(disk);
+        let log = bench.create("t", 1, small);
+        let mut expected = stamped(batch.clone(), 0);
+        for offset in 1..6 {
+            bench.append(log, &batch).expect("admitted");
+            expected.extend(stamped(batch.clone(), offset));
+            bench.run();
+        }
+        let mut bench = Bench::on(bench.shut_down());
+        let log = bench.find(1);
+        assert_eq!(bench.read_all(log), expected, "seed {seed}");
+    }
+}
