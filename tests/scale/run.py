@@ -525,12 +525,12 @@ def load(broker, size):
         for message in messages:
             place = (message.topic(), message.partition())
             if message.error() and message.error().name() == "_AUTO_OFFSET_RESET" and place[0] == "retained":
-                # Retention passed between the question for the bounds and the reading: go on from where the log starts now.
+                # Retention passed between the question for the bounds and the reading: all anew, from where the log starts now.
                 before, bounds[place] = bounds[place], consumer.get_watermark_offsets(TopicPartition(*place), timeout=30)
                 assert bounds[place][0] > before[0], f"{place}: {message.error()}; the log starts at {bounds[place][0]} still"
-                found[place].clear()
-                consumer.seek(TopicPartition(*place, bounds[place][0]))
-                continue
+                found, ended = collections.defaultdict(dict), set()
+                consumer.assign([TopicPartition(*place, bounds[place][0]) for place in places])
+                break
             if message.error():
                 assert message.error().name() == "_PARTITION_EOF", f"{place}: {message.error()}"
                 ended.add(place)
