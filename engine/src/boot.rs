@@ -115,7 +115,7 @@ pub async fn boot<D: Disk>(
         if key.topic_id == METADATA_TOPIC_ID {
             storage::types::CoreId(0)
         } else {
-            core_of(key.topic_id, key.partition, cores)
+            core_of(&key.topic, key.partition, cores)
         }
     };
     let recovered = scan.finish(disk, cores, judge, owner).await;

@@ -303,9 +303,12 @@ impl Shard {
         }
     }
 
-    /// The core that owns a partition.
+    /// The core that owns a partition; this one, which will say so, where the topic is not known.
     pub(crate) fn owner(&self, partition: PartitionRef) -> CoreId {
-        crate::metadata::core_of(partition.topic_id, partition.partition, self.config.cores)
+        let topic = self.image.topic_by_id(partition.topic_id);
+        topic.map_or(self.core, |topic| {
+            topic.core_of(partition.partition, self.config.cores)
+        })
     }
 
     /// Sends one core's part of a fetch.

@@ -140,7 +140,7 @@ impl Shard {
                 topic_id,
                 partition: partition.index,
             };
-            if self.owner(place) != self.core
+            if topic.core_of(place.partition, self.config.cores) != self.core
                 || self.partitions.contains_key(&place)
                 || self.sync.withheld.contains(&place)
             {

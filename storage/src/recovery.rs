@@ -249,18 +249,6 @@ async fn scan_dir<D: Disk>(
         scan.epoch_max = scan.epoch_max.max(epoch);
     }
     let complete = read_number(disk, &complete_path(dir)).await?.unwrap_or(0);
-    // Locks of a process that is gone.
-    let own = dir.join(".millrace");
-    for entry in disk
-        .list_dir(&own)
-        .await
-        .map_err(told("the log directory cannot be listed"))?
-    {
-        if entry.name.ends_with(".lock") {
-            let removed = disk.remove_file(&own.join(&entry.name)).await;
-            removed.map_err(told("a lock that was left behind cannot be removed"))?;
-        }
-    }
     let mut heads = BTreeMap::new();
     let names = disk
         .list_dir(&checkpoint_dir)
@@ -599,13 +587,18 @@ impl Scan {
                 }
                 continue;
             }
-            let gone = self
+            let namesakes = self
                 .deleted
                 .iter()
-                .find(|deleted| deleted.dir == index && deleted.name == name);
-            let to = if let Some(gone) = gone
-                && names_topic(disk, &dir.join(&name), gone.topic_id).await? == Some(true)
-            {
+                .filter(|deleted| deleted.dir == index && deleted.name == name);
+            let mut gone = None;
+            for deleted in namesakes {
+                if names_topic(disk, &dir.join(&name), deleted.topic_id).await? == Some(true) {
+                    gone = Some(deleted);
+                    break;
+                }
+            }
+            let to = if let Some(gone) = gone {
                 let to = crate::store::deleted_dir_name(&gone.topic_id, &name);
                 self.deletions[index].push(Deletion {
                     path: to.clone(),

@@ -120,6 +120,11 @@ pub fn run_with(
     Ok(world.report)
 }
 
+/// Topics of one name are on one core, as the store relies on.
+fn core_of(topic: &str, cores: u16) -> u16 {
+    (xxhash_rust::xxh3::xxh3_64(topic.as_bytes()) % u64::from(cores)) as u16
+}
+
 impl World {
     fn all(&mut self, steps: u64) -> Result<(), String> {
         self.start()?;
@@ -243,8 +248,7 @@ impl World {
             .filter(|(_, model)| !model.deleting)
             .map(|(key, _)| key.clone())
             .collect();
-        let owner =
-            |key: &PartitionKey| CoreId((key.topic_id.as_u128() as u64 % u64::from(cores)) as u16);
+        let owner = |key: &PartitionKey| CoreId(core_of(&key.topic, cores));
         let recovered = self.block_on(recovery::recover(
             &disk,
             &self.dirs,
@@ -392,7 +396,7 @@ impl World {
             topic,
             partition: 0,
         };
-        let core = (key.topic_id.as_u128() as u64 % self.stores.len() as u64) as usize;
+        let core = usize::from(core_of(&key.topic, self.stores.len() as u16));
         let config = self.log_config(is_compacted(&key));
         self.stores[core].create_partition(self.now, key.clone(), config);
         self.model.insert(key, Model::default());

@@ -50,7 +50,7 @@ mod tests;
 mod windows;
 mod write_back;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 
 pub use crate::tasks::{StoreTask, StoreTaskDone, partition_metadata};
@@ -115,8 +115,9 @@ pub(crate) struct Dir {
     deletions: Vec<Deletion>,
     /// Being removed.
     deleting: Vec<Deletion>,
-    /// Directories of deleted partitions that still have their old name.
-    renaming: HashSet<String>,
+    /// Directories of deleted partitions that still have their old name, and of how many of one name
+    /// nobody has told yet.
+    renaming: HashMap<String, usize>,
     partitions: usize,
     /// The write that carries the last of what recovery found.
     start_sequence: u64,

@@ -75,8 +75,8 @@ pub(crate) struct Finish {
 pub(crate) enum FileWork {
     /// Renamed; a source that is not there is no error.
     Rename(PathBuf, PathBuf),
-    /// A partition's directory, renamed if it is of this topic: another core may have made a new one of
-    /// that name already.
+    /// A partition's directory, renamed if it is of this topic: the partition may have had none yet. Nobody
+    /// else may make or rename a directory of that name meanwhile.
     RenameDir(PathBuf, PathBuf, uuid::Uuid),
     /// Removed; absence is no error.
     Remove(PathBuf),
@@ -150,8 +150,8 @@ pub(crate) enum Job {
 /// On whose behalf files are moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FilesWhy {
-    /// Nobody waits.
-    Cleanup,
+    /// Nobody waits, except for the rename of the directory of the log, where they are in one.
+    Cleanup(Option<LogId>),
     /// The files' time has come.
     Deletions,
     /// The directory of this name is free for a new partition afterwards.
@@ -529,57 +529,25 @@ pub(crate) async fn write_indexes<D: Disk>(
     write_file(disk, &crate::segment::path(dir, base, "timeindex"), times).await
 }
 
-/// The right to say what a partition's directory is called. Two cores want it when a topic is deleted
-/// and made again at once; it is a file, because they share nothing else. One that a crash leaves
-/// behind is removed by the next start.
-struct NameLock(PathBuf);
-
-impl NameLock {
-    async fn take<D: Disk>(disk: &D, partition_dir: &Path) -> io::Result<NameLock> {
-        let log_dir = partition_dir.parent().unwrap_or(Path::new("/"));
-        let name = partition_dir
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
-        let mark = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
-        let path = log_dir.join(".millrace").join(format!("{mark:016x}.lock"));
-        loop {
-            match disk.open(&path, OpenMode::CreateNew).await {
-                Ok(_) => return Ok(NameLock(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.pause().await,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn release<D: Disk>(self, disk: &D) -> io::Result<()> {
-        disk.remove_file(&self.0).await
-    }
+/// Moves a directory aside that has a partition's name and is of another topic: what an earlier start left.
+/// Of a topic that was deleted since this one no directory is met: the store waits until it has its new name.
+async fn move_aside<D: Disk>(disk: &D, work: &WriteBack, other: &[u8]) -> io::Result<()> {
+    let name = work.dir.file_name().unwrap_or_default().to_string_lossy();
+    let mark = xxhash_rust::xxh3::xxh3_64(other);
+    let suffix = format!(".{mark:016x}-delete");
+    let keep = name.len().min(255 - suffix.len());
+    let aside = work.log_dir.join(format!("{}{suffix}", &name[..keep]));
+    disk.rename(&work.dir, &aside).await?;
+    disk.sync_dir(&work.log_dir).await
 }
 
-/// Makes a partition's directory, after moving a namesake aside where there may be one.
+/// Makes a partition's directory and the file that says which topic it belongs to.
 async fn place_partition_dir<D: Disk>(
     disk: &D,
     work: &WriteBack,
     metadata: &Path,
     text: &str,
-    may_be_taken: bool,
 ) -> io::Result<()> {
-    if may_be_taken {
-        match read_file(disk, metadata, 4096).await {
-            Ok(other) => {
-                let name = work.dir.file_name().unwrap_or_default().to_string_lossy();
-                let mark = xxhash_rust::xxh3::xxh3_64(&other);
-                let suffix = format!(".{mark:016x}-delete");
-                let keep = name.len().min(255 - suffix.len());
-                let aside = work.log_dir.join(format!("{}{suffix}", &name[..keep]));
-                disk.rename(&work.dir, &aside).await?;
-                disk.sync_dir(&work.log_dir).await?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
     disk.create_dir_all(&work.dir).await?;
     if work.made_by_flush {
         // A power cut before the flush may leave a file that says nothing: the journal has all that belongs
@@ -608,25 +576,13 @@ async fn make_partition_dir<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<(
                 disk.sync_data(&file).await?;
             }
         }
-        found @ (Ok(_) | Err(_))
-            if found
-                .as_ref()
-                .map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |_| true) =>
-        {
-            // The directory of a deleted topic of this name, which its core has not renamed yet, or is
-            // about to: one of the two does it, and the other sees that.
-            let lock = match found {
-                Ok(_) => Some(NameLock::take(disk, &work.dir).await?),
-                Err(_) => None,
-            };
-            let placed = place_partition_dir(disk, work, &metadata, &text, lock.is_some()).await;
-            if let Some(lock) = lock {
-                // Also after an error: the other core must not wait for ever.
-                lock.release(disk).await?;
-            }
-            placed?;
+        Ok(other) => {
+            move_aside(disk, work, &other).await?;
+            place_partition_dir(disk, work, &metadata, &text).await?;
         }
-        Ok(_) => unreachable!("the guard above takes every other content"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            place_partition_dir(disk, work, &metadata, &text).await?;
+        }
         Err(error) => return Err(error),
     }
     if work.made_by_flush {
@@ -676,16 +632,13 @@ pub(crate) async fn move_files<D: Disk>(disk: &D, work: &[FileWork]) -> io::Resu
             FileWork::Rename(from, to) => unless_missing(disk.rename(from, to).await)?,
             FileWork::RenameDir(from, to, topic_id) => {
                 let expected = partition_metadata(*topic_id);
-                let name = NameLock::take(disk, from).await?;
-                let renamed = match read_file(disk, &from.join("partition.metadata"), 4096).await {
+                match read_file(disk, &from.join("partition.metadata"), 4096).await {
                     Ok(found) if found == expected.as_bytes() => {
-                        unless_missing(disk.rename(from, to).await)
+                        unless_missing(disk.rename(from, to).await)?;
                     }
-                    Ok(_) => Ok(()),
-                    Err(error) => unless_missing(Err(error)),
-                };
-                name.release(disk).await?;
-                renamed?;
+                    Ok(_) => {}
+                    Err(error) => unless_missing(Err(error))?,
+                }
             }
             FileWork::Remove(path) => unless_missing(disk.remove_file(path).await)?,
             FileWork::SyncDir(path) => unless_missing(disk.sync_dir(path).await)?,

@@ -239,12 +239,14 @@ pub(crate) fn start(shard: &mut Shard, now: Now, plan: Plan) -> Key {
         } else {
             shard.image.topic(&key.topic)
         };
-        let error = match topic {
-            None if by_id => Some(ErrorCode::UnknownTopicId),
-            None => Some(ErrorCode::UnknownTopicOrPartition),
+        let owner = match topic {
+            None if by_id => Err(ErrorCode::UnknownTopicId),
+            None => Err(ErrorCode::UnknownTopicOrPartition),
             Some(topic) => match usize::try_from(key.partition) {
-                Ok(index) if index < topic.partition_count() as usize => None,
-                _ => Some(ErrorCode::UnknownTopicOrPartition),
+                Ok(index) if index < topic.partition_count() as usize => {
+                    Ok(topic.core_of(key.partition, shard.config.cores))
+                }
+                _ => Err(ErrorCode::UnknownTopicOrPartition),
             },
         };
         let topic_id = topic.map_or(key.topic_id, |topic| topic.id);
@@ -253,8 +255,7 @@ pub(crate) fn start(shard: &mut Shard, now: Now, plan: Plan) -> Key {
             partition: key.partition,
         };
         let place = items.len();
-        if error.is_none() {
-            let core = shard.owner(partition);
+        if let Ok(core) = owner {
             match cores.iter_mut().find(|ask| ask.core == core) {
                 Some(ask) => ask.items.push(place),
                 None => cores.push(CoreAsk {
@@ -275,7 +276,7 @@ pub(crate) fn start(shard: &mut Shard, now: Now, plan: Plan) -> Key {
                 current_leader_epoch: want.current_leader_epoch,
                 last_fetched_epoch: want.last_fetched_epoch,
             },
-            found: error.map(|code| (FetchHead::error(code), Vec::new())),
+            found: owner.err().map(|code| (FetchHead::error(code), Vec::new())),
             key,
         });
     }

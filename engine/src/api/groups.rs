@@ -9,7 +9,7 @@ use storage::types::{CoreId, Now};
 
 use crate::calls::GroupThen;
 use crate::group::{GroupAnswer, GroupCall, GroupError, partition_for};
-use crate::metadata::{OFFSETS_TOPIC, Topic, core_of};
+use crate::metadata::{OFFSETS_TOPIC, Topic};
 use crate::shard::Shard;
 
 /// Does something with the answers of several coordinators, in the order of the calls.
@@ -26,7 +26,7 @@ struct Gathering {
 fn owner(shard: &Shard, group: &str) -> Option<CoreId> {
     let topic = shard.image.topic(OFFSETS_TOPIC)?;
     let partition = partition_for(group, topic.partition_count());
-    Some(core_of(topic.id, partition, shard.config.cores))
+    Some(topic.core_of(partition, shard.config.cores))
 }
 
 /// Asks the coordinator of the call's group. Without an offsets topic nobody coordinates it yet.

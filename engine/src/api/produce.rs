@@ -193,33 +193,35 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
             ),
             None => (Arc::from(&*topic_data.name), topic_data.topic_id, 0, false),
         };
-        let known = topic.is_some();
         topics.push(Topic {
             name,
             topic_id,
             partition_count: topic_data.partition_data.len(),
         });
         for data in &topic_data.partition_data {
-            let error = if let Some(code) = refusal {
-                Some(code)
-            } else if !known {
-                Some(unknown)
-            } else if usize::try_from(data.index).map_or(true, |index| index >= count) {
-                Some(ErrorCode::UnknownTopicOrPartition)
-            } else if internal && request.client_id != Some("__admin_client") {
-                Some(ErrorCode::InvalidTopicException)
-            } else {
-                None
+            let index = usize::try_from(data.index);
+            let owner = match (refusal, topic) {
+                (Some(code), _) => Err(code),
+                (None, None) => Err(unknown),
+                (None, Some(_)) if index.map_or(true, |index| index >= count) => {
+                    Err(ErrorCode::UnknownTopicOrPartition)
+                }
+                (None, Some(_)) if internal && request.client_id != Some("__admin_client") => {
+                    Err(ErrorCode::InvalidTopicException)
+                }
+                (None, Some(topic)) => Ok(topic.core_of(data.index, shard.config.cores)),
             };
-            if let Some(code) = error {
-                batches.refuse(data.index, code);
-                continue;
-            }
+            let core = match owner {
+                Ok(core) => core,
+                Err(code) => {
+                    batches.refuse(data.index, code);
+                    continue;
+                }
+            };
             let partition = PartitionRef {
                 topic_id,
                 partition: data.index,
             };
-            let core = shard.owner(partition);
             let batch = match data.records {
                 Some(records) => request.share(records),
                 None => Shared::empty(),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use storage::types::{LeaderEpoch, PartitionIndex, TopicId};
+use storage::types::{CoreId, LeaderEpoch, PartitionIndex, TopicId};
 
 use super::OFFSETS_TOPIC;
 use super::record::{MetadataRecord, PartitionRun, ResourceKind};
@@ -20,6 +20,8 @@ pub struct Topic {
     pub config: TopicConfig,
     runs: Vec<PartitionRun>,
     partition_count: i32,
+    /// What decides at which core it begins.
+    start: u64,
 }
 
 /// A partition as metadata sees it.
@@ -37,6 +39,11 @@ impl Topic {
     /// How many partitions it has; their indexes are those below.
     pub fn partition_count(&self) -> i32 {
         self.partition_count
+    }
+
+    /// The core that owns a partition of it, as [`core_of`](super::core_of) of its name.
+    pub fn core_of(&self, partition: PartitionIndex, cores: u16) -> CoreId {
+        super::core_from(self.start, partition, cores)
     }
 
     /// Whether the broker made it for itself.
@@ -198,6 +205,7 @@ impl MetadataImage {
                         config,
                         partition_count: partitions.iter().map(|run| run.count).sum(),
                         runs: partitions.clone(),
+                        start: super::start_of(name),
                     },
                 );
             }

@@ -25,13 +25,23 @@ pub const METADATA_TOPIC: &str = "__cluster_metadata";
 /// Name of the topic that keeps groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
-/// The core that owns a partition: round-robin from a start that depends on the topic.
-pub fn core_of(topic_id: TopicId, partition: PartitionIndex, cores: u16) -> CoreId {
+/// The core that owns a partition: round-robin from a start that depends on the topic's name, and not on its
+/// id. Topics that have the same name one after another want the same directories; as their partitions
+/// are on the same cores too, a core's store sees by itself that a name is not free yet.
+pub fn core_of(topic: &str, partition: PartitionIndex, cores: u16) -> CoreId {
+    core_from(start_of(topic), partition, cores)
+}
+
+/// What decides at which core a topic begins.
+fn start_of(topic: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(topic.as_bytes())
+}
+
+fn core_from(start: u64, partition: PartitionIndex, cores: u16) -> CoreId {
     assert!(cores > 0, "a broker has at least one core");
     let cores = u64::from(cores);
-    let start = xxhash_rust::xxh3::xxh3_64(topic_id.as_bytes()) % cores;
     let partition = u64::try_from(partition).expect("a partition's index is not negative");
-    CoreId(((start + partition) % cores) as u16)
+    CoreId(((start % cores + partition) % cores) as u16)
 }
 
 /// Producer ids that a core gets at a time. What is left of a block at a crash is never given away.

@@ -663,15 +663,43 @@ fn records_that_nobody_wrote_are_refused() {
 #[test]
 fn partitions_go_round_the_cores() {
     for cores in 1..=5u16 {
-        let first = core_of(id(7), 0, cores);
+        let first = core_of("t", 0, cores);
         for partition in 0..20 {
             let expected = (usize::from(first.0) + partition) % usize::from(cores);
             assert_eq!(
-                core_of(id(7), partition as i32, cores),
+                core_of("t", partition as i32, cores),
                 CoreId(expected as u16)
             );
         }
     }
-    let starts: std::collections::HashSet<u16> = (0..64).map(|n| core_of(id(n), 0, 4).0).collect();
+    let start = |n: u32| core_of(&format!("t{n}"), 0, 4).0;
+    let starts: std::collections::HashSet<u16> = (0..64).map(start).collect();
     assert_eq!(starts.len(), 4, "topics start on different cores");
+}
+
+/// A topic that is made again wants the directories of the one before: the same cores decide on them.
+#[test]
+fn a_topic_made_again_has_its_partitions_where_they_were() {
+    let partitions = vec![record::PartitionRun {
+        count: 4,
+        created_at_start: 0,
+        replicas: vec![1],
+    }];
+    for cores in 1..=5 {
+        let owners = |id| {
+            let mut image = Machine::new(&[]).image;
+            image.apply(&MetadataRecord::Topic {
+                id,
+                name: "again".to_owned(),
+                partitions: partitions.clone(),
+            });
+            let topic = image.topic_by_id(id).unwrap();
+            let owner = |partition| topic.core_of(partition, cores);
+            (0..4).map(owner).collect::<Vec<CoreId>>()
+        };
+        let expected: Vec<CoreId> = (0..4).map(|p| core_of("again", p, cores)).collect();
+        for n in 0..16 {
+            assert_eq!(owners(id(n)), expected);
+        }
+    }
 }

@@ -167,7 +167,7 @@ impl Store {
                 if let Some(file) = surplus {
                     self.spawn(Job::Files {
                         dir,
-                        why: FilesWhy::Cleanup,
+                        why: FilesWhy::Cleanup(None),
                         work: vec![FileWork::Remove(file.path.to_path_buf())],
                     });
                 }

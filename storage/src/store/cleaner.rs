@@ -145,7 +145,7 @@ impl Store {
         }
         let partition = self.log_mut(log).expect("not deleted");
         partition.compacting = false;
-        let (dir, path) = (partition.dir, std::rc::Rc::clone(&partition.path));
+        let path = std::rc::Rc::clone(&partition.path);
         let (replacements, compacted_end) = match outcome.result {
             Ok(done) => done,
             Err(error) => {
@@ -177,11 +177,7 @@ impl Store {
                 .flat_map(|added| cleaned_paths(&path, added.base, added.generation).into_all())
                 .map(FileWork::Remove)
                 .collect();
-            self.spawn(Job::Files {
-                dir,
-                why: FilesWhy::Cleanup,
-                work,
-            });
+            self.spawn_cleanup(log, work);
             return;
         }
         partition.replacements.extend(replacements.iter().cloned());

@@ -326,7 +326,7 @@ impl Store {
         let name = partition.key.dir_name();
         let deleted = deleted_dir_name(&partition.key.topic_id, &name);
         let state = &mut self.dirs[dir];
-        state.renaming.insert(name.clone());
+        *state.renaming.entry(name.clone()).or_default() += 1;
         state.deletions.push(Deletion {
             path: deleted.clone(),
             is_dir: true,
@@ -339,7 +339,7 @@ impl Store {
             FileWork::SyncDir(state.path.clone()),
         ];
         // What is under way holds the directory by name: it must end first.
-        let tasks = partition.tasks_on_files();
+        let tasks = partition.tasks_in_dir();
         if tasks > 0 {
             let waiting = WaitingRename {
                 log,

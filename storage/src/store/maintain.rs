@@ -124,7 +124,12 @@ impl Store {
     fn on_files(&mut self, now: Now, dir: usize, why: FilesWhy, result: io::Result<()>) {
         match why {
             // Files that could not be removed are in nobody's way; the next start tries again.
-            FilesWhy::Cleanup => {
+            FilesWhy::Cleanup(log) => {
+                if let Some(log) = log
+                    && !self.was_deleted(log)
+                {
+                    self.log_mut(log).expect("not deleted").cleanups -= 1;
+                }
                 if let Err(error) = result {
                     tracing::warn!(dir, %error, "files could not be removed");
                 }
@@ -138,9 +143,18 @@ impl Store {
             }
             FilesWhy::DirRenamed(renamed) => {
                 let name = &renamed;
-                self.dirs[dir].renaming.remove(name);
+                let renaming = &mut self.dirs[dir].renaming;
+                let left = renaming.get_mut(name).expect("a rename that was begun");
+                *left -= 1;
+                let free = *left == 0;
+                if free {
+                    renaming.remove(name);
+                }
                 if let Err(error) = result {
                     self.fail_dir(dir, format!("a directory cannot be renamed: {error}"));
+                    return;
+                }
+                if !free {
                     return;
                 }
                 // A new partition of that name may have waited for its directory.
@@ -340,12 +354,20 @@ impl Store {
         self.dirty_bytes -= freed;
         self.dirs[dir].space.on_clean(freed);
         if !work.is_empty() {
-            self.spawn(Job::Files {
-                dir,
-                why: FilesWhy::Cleanup,
-                work,
-            });
+            self.spawn_cleanup(log, work);
         }
+    }
+
+    /// Renames or removes files of a log that it does not need.
+    pub(super) fn spawn_cleanup(&mut self, log: LogId, work: Vec<FileWork>) {
+        let partition = self.log_mut(log).expect("a log with files");
+        partition.cleanups += 1;
+        let dir = partition.dir;
+        self.spawn(Job::Files {
+            dir,
+            why: FilesWhy::Cleanup(Some(log)),
+            work,
+        });
     }
 
     fn apply_retention(&mut self, now: Now) {

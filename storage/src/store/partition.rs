@@ -133,6 +133,8 @@ pub(crate) struct PartitionLog {
     pub straights_under_way: usize,
     /// Whether space is being allocated ahead.
     pub allocating: bool,
+    /// How many tasks rename or remove files that it does not need.
+    pub cleanups: usize,
     /// When to ask for that again after the disk had none, on the monotonic clock.
     pub allocate_from_us: u64,
 }
@@ -183,6 +185,7 @@ impl PartitionLog {
             straight: None,
             straights_under_way: 0,
             allocating: false,
+            cleanups: 0,
             allocate_from_us: 0,
         }
     }
@@ -205,6 +208,11 @@ impl PartitionLog {
             .into_iter()
             .map(usize::from)
             .sum()
+    }
+
+    /// How many tasks name files in its directory, and must end before the directory has another name.
+    pub(crate) fn tasks_in_dir(&self) -> usize {
+        self.tasks_on_files() + self.cleanups
     }
 
     /// The path of the active segment's file, the same value as long as it is written to.

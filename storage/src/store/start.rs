@@ -1,7 +1,7 @@
 //! How a store begins: what recovery found goes into this start's own journal and checkpoint before
 //! the store serves. Part of a core's store.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::journal::{Entry, EntryKind, Journal};
@@ -52,7 +52,7 @@ impl Store {
                 journal_starved: false,
                 deletions: Vec::new(),
                 deleting: Vec::new(),
-                renaming: HashSet::new(),
+                renaming: HashMap::new(),
                 partitions: 0,
                 start_sequence: 0,
                 ready: false,
@@ -164,7 +164,7 @@ impl Store {
         if !work.is_empty() {
             self.spawn(Job::Files {
                 dir,
-                why: FilesWhy::Cleanup,
+                why: FilesWhy::Cleanup(None),
                 work,
             });
         }

@@ -16,6 +16,7 @@ mod compaction;
 mod flushes;
 mod indexes;
 mod journal;
+mod namesakes;
 mod straight;
 
 /// One store over a disk, and whoever runs its tasks.

@@ -129,7 +129,8 @@ impl Store {
         let dir = partition.dir;
         let busy = partition.busy || partition.allocating || partition.is_streaming();
         let state = &self.dirs[dir];
-        let name_taken = !state.renaming.is_empty() && state.renaming.contains(&self.dir_name(log));
+        let name_taken =
+            !state.renaming.is_empty() && state.renaming.contains_key(&self.dir_name(log));
         if busy || state.offline || name_taken {
             return;
         }
