@@ -298,6 +298,7 @@ impl Store {
                 if partition.state == LogState::Creating {
                     partition.state = LogState::Live;
                     self.notices.push_back(Notice::Created { log });
+                    self.want_made(log);
                 }
             }
             EntryKind::LogStart => {

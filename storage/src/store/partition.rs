@@ -108,6 +108,8 @@ pub(crate) struct PartitionLog {
     pub settle: bool,
     /// Whether what is written of whole blocks is to be flushed.
     pub flush: bool,
+    /// Whether its directory and file are to be made although nothing is to be written yet.
+    pub make_ahead: bool,
     pub last_append_us: u64,
     pub last_append_time_ms: i64,
     /// Log start moves that are on their way to the journal: where to, and who asked.
@@ -171,6 +173,7 @@ impl PartitionLog {
             queued: false,
             settle: false,
             flush: false,
+            make_ahead: false,
             last_append_us: 0,
             last_append_time_ms: -1,
             start_moves: VecDeque::new(),

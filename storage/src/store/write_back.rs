@@ -82,6 +82,14 @@ impl Store {
         self.queue_write_back(log, false, true);
     }
 
+    /// Asks for a new log's directory and file to be made before anything is written to them.
+    pub(super) fn want_made(&mut self, log: LogId) {
+        if let Some(partition) = self.log_mut(log) {
+            partition.make_ahead = true;
+            self.want_write_back(log, false);
+        }
+    }
+
     fn queue_write_back(&mut self, log: LogId, settle: bool, flush: bool) {
         let Some(partition) = self.log_mut(log) else {
             return;
@@ -139,7 +147,13 @@ impl Store {
         let settle = partition.settle || self.shutting_down;
         let Some((index, end)) = next_piece(partition, durable, settle) else {
             let settled = !partition.has_work(true);
+            let index = partition.segments.len() - 1;
             let partition = self.log_mut(log).expect("seen above");
+            if std::mem::take(&mut partition.make_ahead) && !partition.active().made {
+                partition.flush = true;
+                self.spawn_write_back(now, log, index, 0, false);
+                return;
+            }
             let flushed = std::mem::take(&mut partition.flush);
             partition.settle &= !settled;
             if flushed {

@@ -160,6 +160,26 @@ fn a_log_deleted_during_the_flush_is_removed() {
     }
 }
 
+/// Rule 12: a partition's directory and file are there, durably, before anything is written back.
+#[test]
+fn a_new_partitions_file_is_made_ahead() {
+    let (mut bench, _) = many_on(SimDisk::new(1));
+    bench.pass(100);
+    let disk = bench.disk.clone();
+    drop(bench);
+    disk.crash();
+    for id in 1..=LOGS {
+        let dir = Path::new(DIR).join(format!("t{id}-0"));
+        assert_eq!(
+            disk.contents(&dir.join(crate::segment::file_name(Offset(0), "log"))),
+            Some(Vec::new())
+        );
+        let metadata = disk.contents(&dir.join("partition.metadata"));
+        let text = crate::tasks::partition_metadata(TopicId::from_u128(id));
+        assert_eq!(metadata, Some(text.into_bytes()));
+    }
+}
+
 /// A process that is killed before the flush of the file system leaves metadata that reads right and is not
 /// durable: what relies on it flushes it first.
 #[test]
