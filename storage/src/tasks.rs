@@ -46,6 +46,8 @@ pub(crate) struct WriteBack {
     /// Bytes of the segment that are in its file afterwards.
     pub written: u64,
     pub flush: Flush,
+    /// What it counts among what is written at once, in bytes.
+    pub weight_bytes: u64,
     /// Whether the flush that follows makes what is made here durable too, with its names.
     pub made_by_flush: bool,
     /// For a closed segment that is whole now: its length and its index files.
@@ -188,6 +190,7 @@ pub(crate) enum Outcome {
         allocated: Option<u64>,
         flush: Flush,
         finished: bool,
+        weight_bytes: u64,
         result: io::Result<()>,
     },
     LoadHead {
@@ -273,6 +276,7 @@ impl StoreTask {
                     allocated: work.allocate.map(|(bytes, _)| bytes),
                     flush: work.flush,
                     finished: work.finish.is_some(),
+                    weight_bytes: work.weight_bytes,
                     result,
                 }
             }

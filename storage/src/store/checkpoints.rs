@@ -38,7 +38,7 @@ struct Pinning {
 
 /// What comes into the journal while one log is written and flushed, about, in bytes: with others, and
 /// alone.
-const RELIEF_BYTES_TOGETHER: u64 = 48 << 10;
+const RELIEF_BYTES_TOGETHER: u64 = 32 << 10;
 const RELIEF_BYTES_ALONE: u64 = 96 << 10;
 /// What a log should have brought before it is written for that, where the journal has so much room.
 const RELIEF_PIECE_BYTES: u64 = 16 << 10;

@@ -92,8 +92,10 @@ impl Store {
                 allocated,
                 flush,
                 finished,
+                weight_bytes,
                 result,
             } => {
+                self.write_back.end(weight_bytes);
                 self.on_written_back(now, log, base, written, allocated, flush, finished, result);
                 self.drop_segments(now, log);
             }

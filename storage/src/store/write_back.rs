@@ -20,9 +20,11 @@ use super::partition::{PartitionLog, push_recent};
 /// Bytes of one write to a segment, at most: a write of the journal that comes behind it waits for no
 /// more than the device takes for that.
 pub(super) const CHUNK_BYTES_MAX: u64 = 256 << 10;
-/// Tasks at once, where room is needed: enough to keep a device busy, and no more for the journal to wait
-/// behind.
-const RUNNING_MAX: usize = 3;
+/// Bytes that are being written at once, where room is needed: enough to keep a device busy, and no more
+/// for the journal to wait behind.
+const RUNNING_BYTES_MAX: u64 = 3 * CHUNK_BYTES_MAX;
+/// Tasks at once, however little each writes.
+const RUNNING_MAX: usize = 16;
 /// Tasks at once when the store stops: nobody is served any more, and what thousands of small logs wait
 /// for is one flush each, many of which the file system does as one.
 const RUNNING_STOPPING_MAX: usize = 64;
@@ -32,6 +34,8 @@ const RUNNING_STOPPING_MAX: usize = 64;
 pub(super) struct Queue {
     logs: VecDeque<LogId>,
     running: usize,
+    /// What the running tasks count in bytes.
+    running_bytes: u64,
     /// Logs whose write found no space.
     starved: Vec<LogId>,
     pub renames: Vec<WaitingRename>,
@@ -48,6 +52,16 @@ pub(super) struct WaitingRename {
 }
 
 impl Queue {
+    fn begin(&mut self, weight_bytes: u64) {
+        self.running += 1;
+        self.running_bytes += weight_bytes;
+    }
+
+    pub(super) fn end(&mut self, weight_bytes: u64) {
+        self.running -= 1;
+        self.running_bytes -= weight_bytes;
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.running == 0 && self.logs.is_empty()
     }
@@ -104,14 +118,14 @@ impl Store {
 
     /// Starts as many writes as may run.
     pub(super) fn run_write_back(&mut self, now: Now) {
-        let running_max = if self.shutting_down {
-            RUNNING_STOPPING_MAX
+        let (running_max, bytes_max) = if self.shutting_down {
+            (RUNNING_STOPPING_MAX, u64::MAX)
         } else if self.is_pressed() {
-            RUNNING_MAX
+            (RUNNING_MAX, RUNNING_BYTES_MAX)
         } else {
-            1
+            (RUNNING_MAX, CHUNK_BYTES_MAX)
         };
-        while self.write_back.running < running_max {
+        while self.write_back.running < running_max && self.write_back.running_bytes < bytes_max {
             let Some(log) = self.write_back.logs.pop_front() else {
                 break;
             };
@@ -196,7 +210,7 @@ impl Store {
                 let length_bytes = (segment.written - from) as usize;
                 let path = crate::segment::path(&path, base, "log");
                 partition.busy = true;
-                self.write_back.running += 1;
+                self.write_back.begin(BLOCK);
                 self.spawn(Job::LoadHead {
                     log,
                     base,
@@ -316,6 +330,13 @@ impl Store {
                     )
                 }),
         });
+        // A flush of its own, and making or finishing files, take a device as long as many bytes do.
+        let alone = !segment.made || flush == Flush::Own || finishing;
+        let weight_bytes = if alone {
+            CHUNK_BYTES_MAX
+        } else {
+            (to - from).max(BLOCK)
+        };
         let work = WriteBack {
             log,
             base: segment.base(),
@@ -328,6 +349,7 @@ impl Store {
             bytes,
             written: to.max(segment.written),
             flush,
+            weight_bytes,
             made_by_flush: flush == Flush::Together && self.dirs[dir].flushes.is_proven(),
             finish,
         };
@@ -340,12 +362,12 @@ impl Store {
         }
         partition.busy = true;
         self.counters.write_back_bytes_copied += copied;
-        self.write_back.running += 1;
+        self.write_back.begin(work.weight_bytes);
         self.spawn(Job::WriteBack(Box::new(work)));
     }
 
     pub(super) fn on_head_loaded(&mut self, log: LogId, base: Offset, result: io::Result<Vec<u8>>) {
-        self.write_back.running -= 1;
+        self.write_back.end(BLOCK);
         if self.was_deleted(log) {
             return;
         }
@@ -395,7 +417,6 @@ impl Store {
         finished: bool,
         result: io::Result<()>,
     ) {
-        self.write_back.running -= 1;
         if self.was_deleted(log) {
             return;
         }

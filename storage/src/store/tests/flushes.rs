@@ -223,3 +223,42 @@ fn metadata_that_a_killed_process_left_is_made_durable() {
         assert_eq!(bench.read_all(log), expected, "seed {seed}");
     }
 }
+
+/// Write-back is bounded by what the device is given at once: many small pieces, few large ones.
+#[test]
+fn small_pieces_are_written_many_at_once_and_large_ones_are_not() {
+    let disk = SimDisk::new(1);
+    let recovered = recover(&disk);
+    let mut bench = Bench::start_with(disk, recovered, |config| {
+        // Only what is asked for here is written.
+        config.settle_idle_ms = u64::MAX / 2;
+        config.write_back_ms = u64::MAX / 2_000;
+    });
+    let logs: Vec<LogId> = (1..=LOGS)
+        .map(|id| bench.create(&format!("t{id}"), id, LogConfig::default()))
+        .collect();
+    let write_backs = |store: &Store| {
+        let is_one = |action: &&StoreAction| matches!(action, StoreAction::Spawn(task) if matches!(task.job, Job::WriteBack(_)));
+        store.actions.iter().filter(is_one).count()
+    };
+    // The first piece of each makes its file: that is done alone.
+    for (bytes, count, at_once) in [(6_000, 40, 1), (6_000, 40, 16), (100_000, 8, 3)] {
+        let batch = batch_of(&vec![7; bytes], 1);
+        for log in &logs[..count] {
+            bench.append(*log, &batch).expect("room");
+        }
+        bench.run();
+        let now = bench.now;
+        let store = bench.store();
+        for log in &logs[..count] {
+            store.want_write_back(*log, false);
+        }
+        store.run_write_back(now);
+        assert_eq!(write_backs(store), at_once, "{bytes} bytes each");
+        bench.run();
+        assert!(
+            logs.iter()
+                .all(|log| !bench.stores[0].log(*log).expect("a log").has_work(false))
+        );
+    }
+}
