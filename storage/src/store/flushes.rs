@@ -20,9 +20,11 @@ const TOGETHER_MAX: usize = 256;
 /// A log waits for others so long at most, in microseconds.
 const WAIT_US: u64 = 20_000;
 /// A flush of the file system that takes longer found much there that others have written: for a while
-/// segments are flushed one by one, in microseconds.
+/// segments are flushed one by one, in microseconds. Once it may be chance, or the whole process stood
+/// still: the first time that is short, and twice as long with each slow flush that follows.
 const SLOW_US: u64 = 200_000;
-const SLOW_REST_US: u64 = 60_000_000;
+const SLOW_REST_FIRST_US: u64 = 1_000_000;
+const SLOW_REST_MAX_US: u64 = 60_000_000;
 
 /// A segment that is written and not flushed.
 struct Written {
@@ -42,6 +44,8 @@ pub(super) struct Flushes {
     begun_us: u64,
     /// When segments may be flushed together again.
     from_us: u64,
+    /// How long they were not allowed to after the last flush; 0 if that was not slow.
+    rest_us: u64,
     /// Whether the file system has been flushed as one: it can be, then.
     proven: bool,
 }
@@ -55,6 +59,16 @@ impl Flushes {
     /// Whether a flush together is known to make files and names durable here.
     pub(super) fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    /// A flush together has ended.
+    fn on_ended(&mut self, now: Now) {
+        if now.monotonic_us > self.begun_us + SLOW_US {
+            self.rest_us = (self.rest_us * 2).clamp(SLOW_REST_FIRST_US, SLOW_REST_MAX_US);
+            self.from_us = now.monotonic_us + self.rest_us;
+        } else {
+            self.rest_us = 0;
+        }
     }
 
     pub(super) fn waiting_count(&self) -> usize {
@@ -115,9 +129,7 @@ impl Store {
     pub(super) fn on_flushed_together(&mut self, now: Now, dir: usize, result: io::Result<()>) {
         let flushes = &mut self.dirs[dir].flushes;
         let written = std::mem::take(&mut flushes.running);
-        if now.monotonic_us > flushes.begun_us + SLOW_US {
-            flushes.from_us = now.monotonic_us + SLOW_REST_US;
-        }
+        flushes.on_ended(now);
         let flushed = match result {
             Ok(()) => {
                 flushes.proven = true;
@@ -151,5 +163,38 @@ impl Store {
         }
         self.dirs[dir].checkpoints.changed = true;
         self.tell_room();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_flushes_keep_segments_apart_for_longer_each_time() {
+        let mut flushes = Flushes::default();
+        let at = |monotonic_us| Now {
+            monotonic_us,
+            wall_ms: 0,
+        };
+        let mut now_us = 1_000_000;
+        let mut rest_s = Vec::new();
+        for took_us in [1_000, 300_000, 300_000, 300_000, 1_000, 300_000] {
+            flushes.begun_us = now_us;
+            now_us += took_us;
+            flushes.on_ended(at(now_us));
+            let begun_us = now_us;
+            while !flushes.may_gather(at(now_us)) {
+                now_us += 1_000_000;
+            }
+            rest_s.push((now_us - begun_us) / 1_000_000);
+        }
+        assert_eq!(rest_s, [0, 1, 2, 4, 0, 1]);
+        for _ in 0..10 {
+            flushes.begun_us = 0;
+            flushes.on_ended(at(300_000));
+        }
+        assert!(flushes.may_gather(at(300_000 + SLOW_REST_MAX_US)));
+        assert!(!flushes.may_gather(at(299_999 + SLOW_REST_MAX_US)));
     }
 }
