@@ -1,8 +1,11 @@
 //! Appending batches to partitions that this core owns: in order of arrival per partition, checked,
 //! stamped, acknowledged when they are as safe as was asked for. Knows no request and no connection.
 
+use std::ops::Range;
+
 use net::kafka::error::ErrorCode;
 use ring::buf::{Chunk, Shared};
+use ring::prefetch::prefetch;
 use storage::batch::BatchHeader;
 use storage::producer_state::SequenceCheck;
 use storage::store::{AppendError, AppendStamp, LogId, Store};
@@ -17,6 +20,9 @@ use crate::metrics::{ShardMetrics, Stage};
 use crate::partition::{AppendWaiter, Partition, QueuedAppend, Unacked, Waiter, WalkState};
 use crate::shard::Shard;
 use crate::walk_task::{self, Accepted, Checked, Rules, WalkDone, WalkTask, Walked};
+
+/// How many partitions ahead their memory is asked for, where one after the other is gone through.
+const AHEAD: usize = 16;
 
 /// Batches of one Produce request for this core, until each has its result.
 #[derive(Debug)]
@@ -36,6 +42,28 @@ impl AppendGroup {
         self.results[part] = Some(result);
         self.open_count -= 1;
         self.open_count == 0
+    }
+}
+
+/// Batches to append, which can be looked at before it is their turn.
+pub(crate) trait Parts: ExactSizeIterator<Item = (PartitionRef, Self::Bytes)> {
+    /// How the bytes of one are held.
+    type Bytes: Into<Chunk>;
+    /// Those whose turn has not come.
+    fn coming(&self) -> &[(PartitionRef, Self::Bytes)];
+}
+
+impl<B: Into<Chunk>> Parts for std::vec::IntoIter<(PartitionRef, B)> {
+    type Bytes = B;
+    fn coming(&self) -> &[(PartitionRef, B)] {
+        self.as_slice()
+    }
+}
+
+impl<B: Into<Chunk>> Parts for std::array::IntoIter<(PartitionRef, B), 1> {
+    type Bytes = B;
+    fn coming(&self) -> &[(PartitionRef, B)] {
+        self.as_slice()
     }
 }
 
@@ -182,7 +210,7 @@ impl Shard {
         origin: Origin,
         acks: i16,
         api_version: i16,
-        parts: impl ExactSizeIterator<Item = (PartitionRef, Chunk)>,
+        mut parts: impl Parts,
     ) {
         let group = self.keys.next();
         self.append_groups.insert(
@@ -196,8 +224,17 @@ impl Shard {
                 appended_us: now.monotonic_us,
             },
         );
-        for (part, (name, bytes)) in parts.enumerate() {
+        let mut part = 0;
+        if parts.len() > 1 {
+            self.expect_appends(parts.coming(), 0..AHEAD);
+        }
+        while let Some((name, bytes)) = parts.next() {
+            if part % AHEAD == 0 {
+                self.expect_appends(parts.coming(), AHEAD..2 * AHEAD);
+            }
+            let bytes = bytes.into();
             let waiter = AppendWaiter { group, part };
+            part += 1;
             let Some(partition) = self.partitions.get_mut(&name) else {
                 let result = AppendResult::error(self.absence(name));
                 self.keep_chunk(group, bytes);
@@ -234,6 +271,38 @@ impl Shard {
                     self.take_attempt(now, name, queued, attempt);
                 }
             }
+        }
+    }
+
+    /// Has the memory of partitions brought near that are appended to soon; of those before `range` what
+    /// that leads to.
+    fn expect_appends<B>(&self, next: &[(PartitionRef, B)], range: Range<usize>) {
+        let end = range.end.min(next.len());
+        let start = range.start.min(end);
+        for (name, _) in &next[start..end] {
+            if let Some(partition) = self.partitions.get(name) {
+                prefetch(partition);
+                self.store.expect_append(partition.log, true);
+            }
+        }
+        for (name, _) in &next[..start] {
+            if let Some(partition) = self.partitions.get(name) {
+                self.store.expect_append(partition.log, false);
+            }
+        }
+    }
+
+    /// Has the memory brought near that is touched when the logs of the next notices are durable.
+    pub(crate) fn expect_durable(&self) {
+        let partition_of = |skip| {
+            let log = self.store.durable_ahead(skip)?;
+            self.partitions.get(self.logs.get(log)?)
+        };
+        if let Some(partition) = partition_of(AHEAD / 2) {
+            prefetch(partition);
+        }
+        if let Some(unacked) = partition_of(AHEAD / 4).and_then(|next| next.unacked.front()) {
+            prefetch(unacked);
         }
     }
 
@@ -406,7 +475,9 @@ impl Shard {
             let flush_us = now.monotonic_us.saturating_sub(group.appended_us);
             self.metrics.on_produce_stage(Stage::Journal, journal_us);
             self.metrics.on_produce_stage(Stage::Flush, flush_us);
-            let results = group.results.into_iter().flatten().collect();
+            let results = group.results.into_iter();
+            let results = results.map(|result| result.expect("every part has ended"));
+            let results = results.collect();
             self.answer_append(now, group.origin, results, group.chunks);
         }
     }

@@ -185,10 +185,7 @@ impl Shard {
                 api_version,
                 parts,
             }) => {
-                let parts = parts
-                    .into_iter()
-                    .map(|(partition, lease)| (partition, Chunk::Leased(lease)));
-                self.serve_append(now, origin, acks, api_version, parts);
+                self.serve_append(now, origin, acks, api_version, parts.into_iter());
             }
             Call::Fetch(call) => self.serve_fetch(now, origin, call),
             Call::Partitions(calls) => self.serve_partitions(now, origin, calls),
@@ -334,10 +331,7 @@ impl Shard {
     ) {
         if core == self.core {
             let origin = self.origin(id);
-            let parts = parts
-                .into_iter()
-                .map(|(partition, bytes)| (partition, Chunk::Local(bytes)));
-            self.serve_append(now, origin, acks, api_version, parts);
+            self.serve_append(now, origin, acks, api_version, parts.into_iter());
         } else {
             let parts = parts
                 .into_iter()

@@ -37,6 +37,33 @@ pub struct Partition {
     pub watches: Vec<Key>,
 }
 
+/// The partitions of a core by their logs, which are numbered in the order of their creation.
+#[derive(Debug, Default)]
+pub struct ByLog(Vec<Option<PartitionRef>>);
+
+impl ByLog {
+    /// Notes whose a log is.
+    pub fn insert(&mut self, log: LogId, name: PartitionRef) {
+        let at = log.0 as usize;
+        if at >= self.0.len() {
+            self.0.resize(at + 1, None);
+        }
+        self.0[at] = Some(name);
+    }
+
+    /// Whose a log is.
+    pub fn get(&self, log: LogId) -> Option<&PartitionRef> {
+        self.0.get(log.0 as usize)?.as_ref()
+    }
+
+    /// Forgets a log.
+    pub fn remove(&mut self, log: LogId) {
+        if let Some(name) = self.0.get_mut(log.0 as usize) {
+            *name = None;
+        }
+    }
+}
+
 /// An append that waits for its creation, for memory, or for the walk of an earlier batch.
 #[derive(Debug)]
 pub struct QueuedAppend {

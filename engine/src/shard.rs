@@ -12,7 +12,7 @@ use std::sync::Arc;
 use net::kafka::error::ErrorCode;
 use ring::buf::LeaseTable;
 use storage::disk::Space;
-use storage::store::{LogId, Notice, Store, StoreAction};
+use storage::store::{Notice, Store, StoreAction};
 use storage::types::{CoreId, Now};
 use storage::walk::WalkScratch;
 
@@ -33,7 +33,7 @@ use crate::mesh::{MeshMessage, PartitionAnswer, PartitionRef};
 use crate::metadata::MetadataImage;
 use crate::metrics::{ShardMetrics, StoreTotals};
 use crate::native::NativeState;
-use crate::partition::Partition;
+use crate::partition::{ByLog, Partition};
 use crate::reading::{OwnerFetch, Questions, Ticketed, Watch, looked_up, read_error_code};
 use crate::sync::Sync;
 
@@ -96,7 +96,7 @@ pub struct Shard {
     /// Connections that are to be closed at the end of this event.
     pub(crate) closing: Vec<ConnId>,
     pub(crate) partitions: OwnMap<PartitionRef, Partition>,
-    pub(crate) logs: OwnMap<LogId, PartitionRef>,
+    pub(crate) logs: ByLog,
 
     pub(crate) calls: KeyMap<Waiting>,
     pub(crate) gatherings: KeyMap<Gathering>,
@@ -156,7 +156,7 @@ impl Shard {
             ready: Vec::new(),
             closing: Vec::new(),
             partitions: OwnMap::default(),
-            logs: OwnMap::default(),
+            logs: ByLog::default(),
             calls: KeyMap::default(),
             gatherings: KeyMap::default(),
             log_dirs_gatherings: KeyMap::default(),
@@ -342,6 +342,7 @@ impl Shard {
     /// Takes what the store has to tell, and does what it asks.
     fn on_store_progress(&mut self, now: Now) {
         while let Some(notice) = self.store.poll_notice() {
+            self.expect_durable();
             self.on_notice(now, notice);
         }
     }
@@ -361,14 +362,14 @@ impl Shard {
         match notice {
             Notice::Ready => self.on_store_ready(now),
             Notice::Created { log } => {
-                if let Some(name) = self.logs.get(&log).copied() {
+                if let Some(name) = self.logs.get(log).copied() {
                     self.on_partition_created(now, name);
                 }
             }
             Notice::Deleted { log } => {
-                self.logs.remove(&log);
+                self.logs.remove(log);
             }
-            Notice::Durable { log, offset_end } => match self.logs.get(&log).copied() {
+            Notice::Durable { log, offset_end } => match self.logs.get(log).copied() {
                 Some(METADATA_PARTITION) => self.on_metadata_durable(now, offset_end),
                 Some(name) => self.on_durable(now, name, offset_end),
                 None => {}

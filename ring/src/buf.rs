@@ -347,6 +347,18 @@ pub enum Chunk {
     Leased(Lease),
 }
 
+impl From<Shared> for Chunk {
+    fn from(view: Shared) -> Chunk {
+        Chunk::Local(view)
+    }
+}
+
+impl From<Lease> for Chunk {
+    fn from(lease: Lease) -> Chunk {
+        Chunk::Leased(lease)
+    }
+}
+
 impl Deref for Chunk {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

@@ -9,6 +9,7 @@ mod helper;
 mod large;
 pub mod listener;
 mod op;
+pub mod prefetch;
 pub mod probe;
 pub mod recv_pool;
 pub mod ring;

@@ -65,6 +65,7 @@ pub use partition::Replacement;
 pub(crate) use straight::Part;
 
 use ring::buf::AlignedBuf;
+use ring::prefetch::prefetch;
 
 use crate::batch::BatchHeader;
 use crate::journal::{Entry, EntryKind, Journal};
@@ -355,6 +356,30 @@ impl Store {
             self.poll_journal_need(dir);
         }
         self.actions.pop_front()
+    }
+
+    /// Has the memory brought near that an append to this log will touch: first what leads to the rest.
+    /// To be asked some appends ahead.
+    pub fn expect_append(&self, log: LogId, leads: bool) {
+        let Some(partition) = self.log(log) else {
+            return;
+        };
+        if leads {
+            prefetch(partition);
+            return;
+        }
+        prefetch(partition.active());
+        if let Some(start) = partition.epochs.entries().last() {
+            prefetch(start);
+        }
+    }
+
+    /// The log that becomes durable by the notice that comes after `skip` others, if it is one of that kind.
+    pub fn durable_ahead(&self, skip: usize) -> Option<LogId> {
+        match self.notices.get(skip)? {
+            Notice::Durable { log, .. } => Some(*log),
+            _ => None,
+        }
     }
 
     /// What the shard should know next.

@@ -28,6 +28,9 @@ pub struct ProduceState {
     _frame: Shared,
 }
 
+/// Bytes of the answer for a batch that was appended, at most.
+const PLACE_BYTES: usize = 40;
+
 /// In which protocol a request is answered.
 #[derive(Debug)]
 pub(crate) enum Reply {
@@ -286,6 +289,7 @@ fn finish(shard: &mut Shard, request: Key) {
             return;
         }
     };
+    let places_count = state.places.len();
     let mut places = state.places.into_iter();
     let responses = topics
         .iter()
@@ -295,8 +299,10 @@ fn finish(shard: &mut Shard, request: Key) {
             partition_responses: places
                 .by_ref()
                 .take(topic.partition_count)
-                .filter_map(|place| Some((place.partition, place.result?)))
-                .map(|(partition, result)| partition_response(partition, result))
+                .map(|place| {
+                    let result = place.result.expect("every place has its result");
+                    partition_response(place.partition, result)
+                })
                 .collect(),
         })
         .collect();
@@ -304,7 +310,10 @@ fn finish(shard: &mut Shard, request: Key) {
         responses,
         ..Default::default()
     };
-    let chunks = head.encode(|writer, version| response.encode(writer, version));
+    let chunks = head.encode(|writer, version| {
+        writer.reserve(places_count * PLACE_BYTES);
+        response.encode(writer, version);
+    });
     shard.respond(head, Some(chunks));
 }
 

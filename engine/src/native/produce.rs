@@ -6,7 +6,6 @@ use net::native::v1::{
     ArchivedProduce, ArchivedProducePart, ProduceAnswer, ProduceRemark, ProduceResult,
 };
 use net::native::{REQUEST_PARTITIONS_MAX, frame, read};
-use ring::buf::Chunk;
 use storage::types::{Now, TopicId};
 
 use super::{Head, PRODUCE_VERSION, Refused, Request};
@@ -59,13 +58,13 @@ pub(super) fn handle(
             };
             let id = shard.expect(Waiting::NativeProduce(one));
             let origin = shard.origin(id);
-            let batch = Chunk::Local(request.share_records(0, request.records.len()));
+            let batch = request.share_records(0, request.records.len());
             shard.serve_append(
                 now,
                 origin,
                 acks,
                 PRODUCE_VERSION,
-                std::iter::once((name, batch)),
+                [(name, batch)].into_iter(),
             );
             return Ok(Outcome::Pending);
         }

@@ -55,6 +55,8 @@ impl Store {
     ) -> Result<Appended, AppendError> {
         let view = BatchView::new(bytes).map_err(|_| AppendError::Malformed)?;
         let header = view.header();
+        // What is stamped into the copy is noted from here: reading back what was just written stalls.
+        let mut stamped = *header;
         let records = i64::from(header.last_offset_delta()) + 1;
         if records <= 0 {
             return Err(AppendError::Malformed);
@@ -93,16 +95,18 @@ impl Store {
         });
         let interval_bytes = partition.config.index_interval_bytes;
         let (epochs, producers) = (&mut partition.epochs, &mut partition.producers);
+        stamped.base_offset.set(base_offset.0);
+        stamped.partition_leader_epoch.set(stamp.leader_epoch.0);
         let mut fill = |out: &mut [u8]| {
             out.copy_from_slice(bytes);
             batch::stamp(out, base_offset, stamp.leader_epoch);
             if let Some(time) = log_append_time_ms {
                 batch::rewrite_timestamps(out, TimestampType::LogAppendTime, time);
+                stamped = *BatchHeader::ref_from_prefix(out).expect("a whole batch");
             }
-            let stamped = BatchHeader::ref_from_prefix(out).expect("a whole batch");
-            note_append(active, position, stamped, interval_bytes);
+            note_append(active, position, &stamped, interval_bytes);
             epochs.assign(stamp.leader_epoch, base_offset);
-            producers.apply(stamped, base_offset, now.wall_ms);
+            producers.apply(&stamped, base_offset, now.wall_ms);
         };
         let sealed = if straight {
             let open = partition.straight.as_deref_mut().expect("it goes straight");

@@ -3,7 +3,9 @@
 
 use std::io;
 
-use crate::journal::{Entry, EntryKind, JournalNeed, Sealed};
+use ring::prefetch::prefetch;
+
+use crate::journal::{Entry, EntryKind, Gathered, JournalNeed, Sealed};
 use crate::tasks::{FileWork, FilesWhy, Job};
 use crate::types::{Now, Offset};
 
@@ -15,6 +17,8 @@ use super::{Deletion, Dir, Store};
 
 /// After how long what nobody else asks for is flushed, in microseconds.
 const FLUSH_US: u64 = 1_000_000;
+/// How many logs ahead their memory is asked for, where one after the other is gone through.
+const AHEAD: usize = 8;
 
 /// A write that is sealed and not durable.
 pub(super) struct SealedWrite {
@@ -105,7 +109,9 @@ impl Store {
         let mut straights = Vec::new();
         let mut companions = Vec::new();
         let mut parts = std::mem::take(&mut sealed.parts).into_iter();
-        for gathered in std::mem::take(&mut sealed.gathered) {
+        let mut all = std::mem::take(&mut sealed.gathered).into_iter();
+        while let Some(gathered) = all.next() {
+            self.expect_recent(all.as_slice());
             let entry = gathered.entry;
             if entry.kind == EntryKind::Straight {
                 let part = parts.next().expect("one for each of these entries");
@@ -155,6 +161,17 @@ impl Store {
             straights,
             written: false,
         });
+    }
+
+    /// Has the ends of the lists brought near that the next batches go to.
+    fn expect_recent(&self, next: &[Gathered]) {
+        let partition_of = |ahead: usize| self.log(next.get(ahead)?.log);
+        if let Some(partition) = partition_of(AHEAD) {
+            prefetch(&partition.dirty);
+        }
+        if let Some(last) = partition_of(AHEAD / 2).and_then(|partition| partition.dirty.back()) {
+            prefetch(last);
+        }
     }
 
     /// The outcome of a [`DurableWrite`](super::DurableWrite).
@@ -208,7 +225,12 @@ impl Store {
             .is_some_and(|write| write.sequence <= marks.durable)
         {
             let write = sealed.pop_front().expect("just seen");
-            for touched in write.touched {
+            let mut all = write.touched.into_iter();
+            while let Some(touched) = all.next() {
+                let ahead = all.as_slice().get(AHEAD);
+                if let Some(partition) = ahead.and_then(|ahead| self.log(ahead.log)) {
+                    prefetch(&partition.durable_end);
+                }
                 self.acknowledge(touched.log, touched.offset_end);
             }
             effects.extend(write.effects);

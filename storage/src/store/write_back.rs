@@ -6,6 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use ring::buf::AlignedBuf;
+use ring::prefetch::prefetch;
 
 use crate::journal::EntryKind;
 use crate::segment::{BLOCK, block_floor};
@@ -15,7 +16,7 @@ use crate::types::{Now, Offset};
 use super::Store;
 use super::api::LogId;
 use super::durable::is_full;
-use super::partition::{PartitionLog, push_recent};
+use super::partition::{PartitionLog, Recent, push_recent};
 
 /// Bytes of one write to a segment, at most: a write of the journal that comes behind it waits for no
 /// more than the device takes for that.
@@ -28,6 +29,10 @@ const RUNNING_MAX: usize = 16;
 /// Tasks at once when the store stops: nobody is served any more, and what thousands of small logs wait
 /// for is one flush each, many of which the file system does as one.
 const RUNNING_STOPPING_MAX: usize = 64;
+
+/// How many batches ahead their memory is asked for when they are copied, and up to which size.
+const AHEAD: usize = 6;
+const AHEAD_BYTES_MAX: usize = 512;
 
 /// What waits to be written.
 #[derive(Default)]
@@ -286,12 +291,22 @@ impl Store {
                 copied += known as u64;
                 covered += known as u64;
             }
-            for recent in partition
+            let first = partition
                 .dirty
-                .iter()
-                .skip_while(|recent| recent.segment_base < segment.base())
-                .take_while(|recent| recent.segment_base == segment.base() && recent.position < to)
-            {
+                .partition_point(|recent| recent.segment_base < segment.base());
+            let ours =
+                |recent: &Recent| recent.segment_base == segment.base() && recent.position < to;
+            for (index, recent) in partition.dirty.range(first..).enumerate() {
+                if !ours(recent) {
+                    break;
+                }
+                // Small batches lie scattered over the journal's writes of a while ago.
+                if let Some(ahead) = partition.dirty.get(first + index + AHEAD)
+                    && ahead.bytes.len() <= AHEAD_BYTES_MAX
+                    && ours(ahead)
+                {
+                    prefetch(&ahead.bytes[..]);
+                }
                 let start = recent.position.max(from);
                 let stop = recent.position_end().min(to);
                 if start < stop {
