@@ -2,6 +2,8 @@
 //! owning core for what is small or not compressed, in steps inside a task for the rest. Keeps no
 //! record, and knows no topic: the rules come from the caller.
 
+mod in_place;
+
 use crate::batch::{BatchView, Compression, NO_TIMESTAMP, TimestampType};
 use crate::compression::{CodecScratch, Decoder, DecompressError};
 use crate::records::{RecordsError, read_varint, read_varlong};
@@ -147,6 +149,11 @@ pub fn walk(
     rules: &WalkRules,
     scratch: &mut WalkScratch,
 ) -> Result<WalkSummary, WalkError> {
+    if batch.header().attributes().compression() == Some(Compression::None)
+        && let Some(summary) = in_place::walk(batch, rules)
+    {
+        return Ok(summary);
+    }
     let mut walk = Walk::new(batch, rules, scratch)?;
     loop {
         if let Some(summary) = walk.step(u64::MAX)? {

@@ -26,6 +26,40 @@ fn walk_once(batch: &[u8], rules: &WalkRules) -> Result<WalkSummary, WalkError> 
     )
 }
 
+fn walk_in_steps(batch: &BatchView<'_>, rules: &WalkRules) -> Result<WalkSummary, WalkError> {
+    let mut scratch = WalkScratch::new();
+    let mut walk = Walk::new(batch, rules, &mut scratch)?;
+    loop {
+        if let Some(summary) = walk.step(10)? {
+            return Ok(summary);
+        }
+    }
+}
+
+#[test]
+fn what_lies_in_place_is_walked_alike() {
+    for append_time in [false, true] {
+        let mut builder = BatchBuilder::new(Compression::None);
+        let headers = [Header {
+            key: b"h",
+            value: None,
+        }];
+        for index in 0..300 {
+            builder.push_with_headers(500 - index, Some(b"key"), Some(&[7; 200]), &headers);
+        }
+        let mut batch = builder.build();
+        if append_time {
+            crate::batch::rewrite_timestamps(&mut batch, TimestampType::LogAppendTime, 77);
+        }
+        let view = BatchView::new(&batch).expect("whole");
+        let summary = in_place::walk(&view, &RULES);
+        assert_eq!(summary, walk_in_steps(&view, &RULES).ok());
+        let newest = if append_time { 77 } else { 500 };
+        assert_eq!(summary.expect("good").max_timestamp, newest);
+        assert_eq!(summary.expect("good").records_count, 300);
+    }
+}
+
 /// Puts other bytes behind a batch's header, with the length to match.
 fn with_payload(header_of: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut batch = [&header_of[..HEADER_BYTES], payload].concat();
@@ -297,6 +331,13 @@ proptest! {
             records.iter().enumerate().all(|(index, record)| record.offset == index as i64)
         });
         prop_assert_eq!(walk_once(&batch, &RULES).is_ok(), in_order);
+        let bounds = TimestampBounds { now_ms: 2, before_max_ms: 10, after_max_ms: 100 };
+        for keys_required in [false, true] {
+            for timestamps in [None, Some(bounds)] {
+                let rules = WalkRules { keys_required, timestamps, ..RULES };
+                prop_assert_eq!(in_place::walk(&view, &rules), walk_in_steps(&view, &rules).ok());
+            }
+        }
     }
 
     /// Whatever a stranger does to a compressed payload, no codec panics or passes its bound.
