@@ -233,6 +233,7 @@ fn small_pieces_are_written_many_at_once_and_large_ones_are_not() {
         // Only what is asked for here is written.
         config.settle_idle_ms = u64::MAX / 2;
         config.write_back_ms = u64::MAX / 2_000;
+        config.journal_file_bytes = 4 << 20;
     });
     let logs: Vec<LogId> = (1..=LOGS)
         .map(|id| bench.create(&format!("t{id}"), id, LogConfig::default()))
@@ -241,24 +242,27 @@ fn small_pieces_are_written_many_at_once_and_large_ones_are_not() {
         let is_one = |action: &&StoreAction| matches!(action, StoreAction::Spawn(task) if matches!(task.job, Job::WriteBack(_)));
         store.actions.iter().filter(is_one).count()
     };
-    // The first piece of each makes its file: that is done alone.
-    for (bytes, count, at_once) in [(6_000, 40, 1), (6_000, 40, 16), (100_000, 8, 3)] {
-        let batch = batch_of(&vec![7; bytes], 1);
+    let append_to = |bench: &mut Bench, count: usize, bytes: usize| {
         for log in &logs[..count] {
+            let batch = batch_of(&vec![7; bytes], 1);
             bench.append(*log, &batch).expect("room");
+            bench.run();
         }
-        bench.run();
+        for log in &logs[..count] {
+            bench.store().want_write_back(*log, false);
+        }
+    };
+    // The first piece of each may have to make its file, which is done alone.
+    append_to(&mut bench, logs.len(), 6_000);
+    bench.run();
+    for (bytes, count, at_once) in [(6_000, 40, 16), (100_000, 8, 3)] {
+        append_to(&mut bench, count, bytes);
         let now = bench.now;
         let store = bench.store();
-        for log in &logs[..count] {
-            store.want_write_back(*log, false);
-        }
         store.run_write_back(now);
         assert_eq!(write_backs(store), at_once, "{bytes} bytes each");
         bench.run();
-        assert!(
-            logs.iter()
-                .all(|log| !bench.stores[0].log(*log).expect("a log").has_work(false))
-        );
+        let idle = |log: &LogId| !bench.stores[0].log(*log).expect("a log").has_work(false);
+        assert!(logs.iter().all(idle));
     }
 }
