@@ -26,6 +26,8 @@ pub(super) const CHUNK_BYTES_MAX: u64 = 256 << 10;
 const RUNNING_BYTES_MAX: u64 = 3 * CHUNK_BYTES_MAX;
 /// Tasks at once, however little each writes.
 const RUNNING_MAX: usize = 16;
+/// Beyond this a write counts as a whole chunk: few at once take the device as far as many.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// Tasks at once when the store stops: nobody is served any more, and what thousands of small logs wait
 /// for is one flush each, many of which the file system does as one.
 const RUNNING_STOPPING_MAX: usize = 64;
@@ -347,10 +349,9 @@ impl Store {
         });
         // A flush of its own, and making or finishing files, take a device as long as many bytes do.
         let alone = !segment.made || flush == Flush::Own || finishing;
-        let weight_bytes = if alone {
-            CHUNK_BYTES_MAX
-        } else {
-            (to - from).max(BLOCK)
+        let weight_bytes = match (to - from).max(BLOCK) {
+            bytes if alone || bytes > SMALL_BYTES_MAX => CHUNK_BYTES_MAX,
+            bytes => bytes,
         };
         let work = WriteBack {
             log,

@@ -255,7 +255,7 @@ fn small_pieces_are_written_many_at_once_and_large_ones_are_not() {
     // The first piece of each may have to make its file, which is done alone.
     append_to(&mut bench, logs.len(), 6_000);
     bench.run();
-    for (bytes, count, at_once) in [(6_000, 40, 16), (100_000, 8, 3)] {
+    for (bytes, count, at_once) in [(6_000, 40, 16), (50_000, 8, 5), (100_000, 8, 1)] {
         append_to(&mut bench, count, bytes);
         let now = bench.now;
         let store = bench.store();
