@@ -19,15 +19,17 @@ use super::durable::is_full;
 use super::partition::{PartitionLog, Recent, push_recent};
 
 /// Bytes of one write to a segment, at most: a write of the journal that comes behind it waits for no
-/// more than the device takes for that.
-pub(super) const CHUNK_BYTES_MAX: u64 = 256 << 10;
-/// Bytes that are being written at once, where room is needed: enough to keep a device busy, and no more
-/// for the journal to wait behind.
-const RUNNING_BYTES_MAX: u64 = 3 * CHUNK_BYTES_MAX;
+/// more than the device takes for that. Buffers of this size lie on huge pages.
+const CHUNK_BYTES_MAX: u64 = 1 << 20;
+/// How much is being written at once, where room is needed, counted as by [`LARGE_WEIGHT_BYTES`]: enough to
+/// keep a device busy, and no more for the journal to wait behind.
+const RUNNING_BYTES_MAX: u64 = 3 * LARGE_WEIGHT_BYTES;
 /// Tasks at once, however little each writes.
 const RUNNING_MAX: usize = 16;
-/// Beyond this a write counts as a whole chunk: few at once take the device as far as many.
+/// Beyond this a write counts as large: few at once take the device as far as many.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
+/// What a large write counts as, however large.
+const LARGE_WEIGHT_BYTES: u64 = 256 << 10;
 /// Tasks at once when the store stops: nobody is served any more, and what thousands of small logs wait
 /// for is one flush each, many of which the file system does as one.
 const RUNNING_STOPPING_MAX: usize = 64;
@@ -130,7 +132,7 @@ impl Store {
         } else if self.is_pressed() {
             (RUNNING_MAX, RUNNING_BYTES_MAX)
         } else {
-            (RUNNING_MAX, CHUNK_BYTES_MAX)
+            (RUNNING_MAX, LARGE_WEIGHT_BYTES)
         };
         while self.write_back.running < running_max && self.write_back.running_bytes < bytes_max {
             let Some(log) = self.write_back.logs.pop_front() else {
@@ -350,7 +352,7 @@ impl Store {
         // A flush of its own, and making or finishing files, take a device as long as many bytes do.
         let alone = !segment.made || flush == Flush::Own || finishing;
         let weight_bytes = match (to - from).max(BLOCK) {
-            bytes if alone || bytes > SMALL_BYTES_MAX => CHUNK_BYTES_MAX,
+            bytes if alone || bytes > SMALL_BYTES_MAX => LARGE_WEIGHT_BYTES,
             bytes => bytes,
         };
         let work = WriteBack {
