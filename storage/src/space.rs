@@ -76,6 +76,11 @@ impl DirSpace {
             || self.dirty_bytes + bytes <= self.reserved_bytes.saturating_sub(kept)
     }
 
+    /// Whether something in memory waits for this directory, and gets there as long as it has room.
+    pub(crate) fn will_get_clean(&self) -> bool {
+        self.dirty_bytes > 0 && !self.full
+    }
+
     pub(crate) fn on_dirty(&mut self, bytes: u64) {
         self.dirty_bytes += bytes;
     }

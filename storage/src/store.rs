@@ -40,6 +40,7 @@ mod cleaner;
 mod durable;
 mod flushes;
 mod indexes;
+mod line;
 mod maintain;
 pub(crate) mod partition;
 mod reads;
@@ -119,6 +120,10 @@ pub(crate) struct Dir {
     /// Directories of deleted partitions that still have their old name, and of how many of one name
     /// nobody has told yet.
     renaming: HashMap<String, usize>,
+    /// Appends were refused here for want of room, since it was last told that there is some.
+    waits_for_room: bool,
+    /// The first of them.
+    first_in_line: Option<line::FirstInLine>,
     partitions: usize,
     /// The write that carries the last of what recovery found.
     start_sequence: u64,
@@ -143,6 +148,8 @@ pub struct Store {
     dirty_bytes: u64,
     clean_bytes: u64,
     waits_for_room: bool,
+    /// Somebody waits for room, and write-back has not looked for all that gives it since something changed.
+    look_for_room: bool,
     write_back: write_back::Queue,
     reads: Reads,
     indexes: indexes::Indexes,

@@ -160,19 +160,8 @@ impl Store {
         if state.space.is_full() && !essential {
             return Err(AppendError::DiskFull);
         }
-        // One batch always fits, however large, when nothing else waits.
-        let memory_full =
-            self.dirty_bytes > 0 && self.dirty_bytes + bytes > self.config.dirty_bytes_max;
-        let backlog = state.journal.backlog_bytes() + state.straight_bytes;
-        // What frees its files needs room in the journal too.
-        let reserve = self.config.journal_file_bytes / 4;
-        let journal_full = (backlog > 0 && backlog + bytes > self.config.journal_file_bytes)
-            || (!essential && self.dirty_bytes > 0 && state.journal.room_bytes() < bytes + reserve);
-        let space_full = !essential && !state.space.admits(bytes);
-        if memory_full || journal_full || space_full || self.shutting_down {
-            self.waits_for_room = true;
-            return Err(AppendError::Busy);
-        }
+        let space = essential || state.space.admits(bytes);
+        self.wait_in_line(log, dir, bytes, essential, space)?;
         Ok(dir)
     }
 

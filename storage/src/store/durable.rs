@@ -66,6 +66,7 @@ impl Dir {
 impl Store {
     /// Ends a turn: seals at most one journal write per log directory, if one may go out.
     pub fn end_turn(&mut self, now: Now) {
+        self.close_line();
         for dir in 0..self.dirs.len() {
             if self.should_seal(dir) {
                 self.seal(dir);
@@ -197,7 +198,8 @@ impl Store {
         // What is acknowledged after the write alone.
         let mut sealed = std::mem::take(&mut self.dirs[dir].sealed);
         // What is not flushed is not written back: memory and journal would stay as full as they are.
-        let presses = self.dirty_bytes > self.config.dirty_bytes_max / 2
+        let presses = self.waits_for_room
+            || self.dirty_bytes > self.config.dirty_bytes_max / 2
             || self.dirs[dir].journal.is_nearly_full();
         let mut wants_flush = presses && marks.durable < marks.written;
         // Those before have said what they want; there may be many where flushes are late.
@@ -254,6 +256,7 @@ impl Store {
         }
         self.poll_flush(now, dir);
         self.on_durable(now, dir);
+        self.look_for_room = true;
         self.tell_room();
     }
 
@@ -432,6 +435,7 @@ impl Store {
     /// Takes a log directory offline, as another core or this one found it broken.
     pub fn set_dir_offline(&mut self, dir: usize) {
         self.dirs[dir].offline = true;
+        self.dirs[dir].first_in_line = None;
         // Log starts that are not durable will not be: who waits for one is told.
         for partition in self.logs.iter_mut().flatten().filter(|p| p.dir == dir) {
             for ticket in partition
@@ -455,23 +459,6 @@ impl Store {
         }
         self.notices.push_back(Notice::DirOffline { dir, why });
         self.set_dir_offline(dir);
-    }
-
-    /// Tells that refused appends may be tried again, if any were refused and there is room.
-    pub(super) fn tell_room(&mut self) {
-        if !self.waits_for_room || self.shutting_down {
-            return;
-        }
-        let memory = self.dirty_bytes < self.config.dirty_bytes_max / 4 * 3;
-        let journals = self.dirs.iter().all(|dir| {
-            let half = self.config.journal_file_bytes / 2;
-            let (backlog, room) = (dir.journal.backlog_bytes(), dir.journal.room_bytes());
-            dir.offline || (backlog < half && (room > half || self.dirty_bytes == 0))
-        });
-        if memory && journals {
-            self.waits_for_room = false;
-            self.notices.push_back(Notice::Room);
-        }
     }
 }
 

@@ -47,6 +47,7 @@ impl Store {
             self.poll_indexes();
         }
         self.reads.expire(now.monotonic_us);
+        self.tell_room();
         self.run_write_back(now);
         self.check_settled();
     }
@@ -178,7 +179,7 @@ impl Store {
     }
 
     /// Puts segments on their way to disk although nothing presses.
-    fn look_for_dirty(&mut self, now: Now) {
+    pub(super) fn look_for_dirty(&mut self, now: Now) {
         let idle_us = self.config.settle_idle_ms * 1_000;
         let mut wanted = Vec::new();
         for (index, partition) in self.logs.iter().enumerate() {

@@ -16,6 +16,7 @@ mod compaction;
 mod flushes;
 mod indexes;
 mod journal;
+mod line;
 mod namesakes;
 mod straight;
 

@@ -127,6 +127,7 @@ impl Store {
 
     /// Starts as many writes as may run.
     pub(super) fn run_write_back(&mut self, now: Now) {
+        self.make_room(now);
         let (running_max, bytes_max) = if self.shutting_down {
             (RUNNING_STOPPING_MAX, u64::MAX)
         } else if self.is_pressed() {
@@ -435,6 +436,7 @@ impl Store {
         finished: bool,
         result: io::Result<()>,
     ) {
+        self.look_for_room = true;
         if self.was_deleted(log) {
             return;
         }

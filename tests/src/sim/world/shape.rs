@@ -30,7 +30,7 @@ pub struct Shape {
     pub pressed: bool,
     /// How many partitions a topic is made with at most.
     pub partitions_max: i64,
-    /// How large a record's value is at most, in bytes: any batch finds room beside others.
+    /// How large a record's value is at most, in bytes: six of them may be more than journals have room for.
     pub value_bytes_max: i64,
     dirty_bytes_max: u64,
     journal_file_bytes: u64,
@@ -57,7 +57,7 @@ impl Shape {
         Shape {
             pressed: true,
             partitions_max: if rng.one_in(3) { 24 } else { 4 },
-            value_bytes_max: 8_000,
+            value_bytes_max: 40_000,
             dirty_bytes_max,
             journal_file_bytes: dirty_bytes_max / 8,
             journal_files_max: 4 + rng.below(5) as usize,
