@@ -516,7 +516,11 @@ def load(broker, size):
     consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "check", "enable.auto.commit": False, "auto.offset.reset": "error", "log_level": 0, "check.crcs": True,
                          "fetch.max.bytes": 50 * MIB, "receive.message.max.bytes": 100 * MIB, "message.max.bytes": 21 * MIB, "enable.partition.eof": True})
     places = sorted(acknowledged)
-    bounds = {place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=30) for place in places}
+
+    def bounds_of(place):
+        return consumer.get_watermark_offsets(TopicPartition(*place), timeout=30)
+
+    bounds = {place: bounds_of(place) for place in places}
     consumer.assign([TopicPartition(*place, bounds[place][0]) for place in places])
     found, ended = collections.defaultdict(dict), set()
     while len(ended) < len(places):
@@ -525,9 +529,12 @@ def load(broker, size):
         for message in messages:
             place = (message.topic(), message.partition())
             if message.error() and message.error().name() == "_AUTO_OFFSET_RESET" and place[0] == "retained":
-                # Retention passed between the question for the bounds and the reading: all anew, from where the log starts now.
-                before, bounds[place] = bounds[place], consumer.get_watermark_offsets(TopicPartition(*place), timeout=30)
-                assert bounds[place][0] > before[0], f"{place}: {message.error()}; the log starts at {bounds[place][0]} still"
+                # Retention passed between the question for the bounds and the reading. What was refused must be below the log now.
+                refused, now = message.offset(), bounds_of(place)
+                assert refused < now[0], f"{place}: {refused} is refused, and the log starts at {now[0]}: {message.error()}"
+                if refused < bounds[place][0]:
+                    continue  # An answer to the reading before this one.
+                bounds.update((place, bounds_of(place)) for place in places if place[0] == "retained")
                 found, ended = collections.defaultdict(dict), set()
                 consumer.assign([TopicPartition(*place, bounds[place][0]) for place in places])
                 break
