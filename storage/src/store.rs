@@ -61,7 +61,7 @@ pub use api::{
     StoreGauges,
 };
 pub(crate) use append::note_image;
-pub(crate) use durable::deleted_dir_name;
+pub(crate) use durable::{aside_dir_name, deleted_dir_name};
 pub use partition::Replacement;
 pub(crate) use straight::Part;
 

@@ -11,7 +11,7 @@ use crate::disk::{Disk, OpenMode};
 use crate::index_task::{IndexJob, IndexOutcome};
 use crate::read_task::{LookupJob, LookupOutcome, ReadJob, ReadOutcome};
 use crate::segment::BLOCK;
-use crate::store::LogId;
+use crate::store::{LogId, aside_dir_name};
 use crate::types::Offset;
 
 /// Zeros are written in pieces of this size.
@@ -538,9 +538,8 @@ pub(crate) async fn write_indexes<D: Disk>(
 async fn move_aside<D: Disk>(disk: &D, work: &WriteBack, other: &[u8]) -> io::Result<()> {
     let name = work.dir.file_name().unwrap_or_default().to_string_lossy();
     let mark = xxhash_rust::xxh3::xxh3_64(other);
-    let suffix = format!(".{mark:016x}-delete");
-    let keep = name.len().min(255 - suffix.len());
-    let aside = work.log_dir.join(format!("{}{suffix}", &name[..keep]));
+    let aside = aside_dir_name(&format_args!("{mark:016x}"), &name);
+    let aside = work.log_dir.join(aside);
     disk.rename(&work.dir, &aside).await?;
     disk.sync_dir(&work.log_dir).await
 }

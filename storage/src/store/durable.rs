@@ -464,8 +464,13 @@ impl Store {
 
 /// The name of a deleted partition's directory until it is removed.
 pub(crate) fn deleted_dir_name(topic_id: &uuid::Uuid, name: &str) -> String {
+    aside_dir_name(&topic_id.simple(), name)
+}
+
+/// The name of a partition's directory that goes, with a mark that tells it from namesakes.
+pub(crate) fn aside_dir_name(mark: &dyn std::fmt::Display, name: &str) -> String {
     // A directory name has at most 255 bytes; a topic's name alone may have 249.
-    let suffix = format!(".{}-delete", topic_id.simple());
+    let suffix = format!(".{mark}-delete");
     let keep = name.len().min(255 - suffix.len());
     format!("{}{suffix}", &name[..keep])
 }

@@ -47,6 +47,26 @@ fn a_large_batch_is_not_held_off_by_small_ones() {
     }
 }
 
+/// A small batch that comes after one that found no room is not admitted before it, though it would fit.
+#[test]
+fn nobody_passes_who_waits_for_room() {
+    let (mut bench, logs) = bench(3, 1 << 20);
+    let (large, small) = (batch_of(&[1; 60_000], 1), batch_of(&[2; 1_000], 1));
+    assert!(bench.append(logs[0], &large).is_ok());
+    assert!(matches!(
+        bench.append(logs[1], &large),
+        Err(AppendError::Busy)
+    ));
+    assert!(matches!(
+        bench.append(logs[2], &small),
+        Err(AppendError::Busy)
+    ));
+    // Once there is room it is the first one's turn, and then anybody's.
+    bench.run();
+    assert!(bench.append(logs[1], &large).is_ok());
+    assert!(bench.append(logs[2], &small).is_ok());
+}
+
 /// Who waits for room does not wait for a clock: tail blocks of all logs are written at once.
 #[test]
 fn room_is_made_without_waiting_for_a_tick() {
