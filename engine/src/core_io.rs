@@ -126,6 +126,8 @@ pub struct CoreIo<M> {
     stalled_bytes_max: usize,
     conns: HashMap<ConnId, Conn>,
     by_place: HashMap<Place, ConnId>,
+    /// A frame asked for its place after places were given out.
+    has_asked: bool,
     /// Connections whose receiving is to be looked at when the turn's completions are handled.
     touched: BTreeSet<ConnId>,
     /// Connections with frames that were not cut because other cores are behind.
@@ -181,6 +183,7 @@ impl<M: Machine> CoreIo<M> {
             stalled_bytes_max: frame_memory_bytes,
             conns: HashMap::new(),
             by_place: HashMap::new(),
+            has_asked: false,
             touched: BTreeSet::new(),
             held: BTreeSet::new(),
             sending: BTreeSet::new(),
@@ -280,13 +283,17 @@ impl<M: Machine> CoreIo<M> {
         Ok(worked)
     }
 
+    /// Whether the last turn left nothing for another but what [`CoreIo::prepare_sleep`] sees: then the
+    /// core may sleep right after a turn in which something happened, and what that turn asked of the ring
+    /// is submitted by falling asleep.
+    pub fn is_settled(&self) -> bool {
+        !self.turn_open && !self.has_asked && self.touched.is_empty()
+    }
+
     /// Prepares to sleep; false when there is something to do after all. The ring's `woke` must follow
     /// either way.
-    ///
-    /// # Errors
-    /// As [`CoreIo::turn`].
-    pub fn prepare_sleep(&mut self) -> io::Result<bool> {
-        let quiet = self.ring.borrow_mut().prepare_sleep()?;
+    pub fn prepare_sleep(&mut self) -> bool {
+        let quiet = self.ring.borrow_mut().prepare_sleep();
         self.links.mesh.flush();
         if self.control_ahead.is_none() {
             self.control_ahead = self.links.control.try_recv().ok();
@@ -295,7 +302,7 @@ impl<M: Machine> CoreIo<M> {
             && self.control_ahead.is_none()
             && !self.tasks.has_done()
             && (self.held.is_empty() || self.links.mesh.is_congested());
-        Ok(quiet && inboxes_empty)
+        quiet && inboxes_empty
     }
 
     fn tell(&mut self, now: Now, event: Event) {
@@ -486,6 +493,7 @@ impl<M: Machine> CoreIo<M> {
             state.place = Some(place);
             state.admitted = false;
             self.by_place.insert(place, conn);
+            self.has_asked = true;
         }
         let waits = state.place.is_some() && !state.admitted;
         // A paused connection may finish a frame that has its memory already; others then get it.
@@ -515,6 +523,7 @@ impl<M: Machine> CoreIo<M> {
         for conn in std::mem::take(&mut self.touched) {
             self.advance_receive(conn);
         }
+        self.has_asked = false;
         for place in self.admission.admit(now.monotonic_us) {
             let Some(conn) = self.by_place.get(&place) else {
                 continue;

@@ -249,12 +249,12 @@ mod tests {
                             }
                             continue;
                         }
-                        let quiet = ring.prepare_sleep().unwrap();
+                        let quiet = ring.prepare_sleep();
                         links.flush();
                         let more_to_send = sent < COUNT && !links.is_congested();
                         let finished = sent == COUNT && expected == COUNT;
                         if quiet && !links.has_incoming() && !more_to_send && !finished {
-                            assert!(ring.wait_blocking(60_000), "a wake-up was lost");
+                            assert!(ring.wait_blocking(60_000).unwrap(), "a wake-up was lost");
                         } else {
                             ring.woke();
                         }

@@ -20,6 +20,9 @@ pub struct OpToken(pub(crate) u64);
 
 /// User data of operations whose completion means nothing (cancellations).
 pub(crate) const IGNORED: u64 = u64::MAX;
+/// User data of the poll of the ring's waker, which has no place in the slab: it owns no memory, and is
+/// in flight for as long as the ring lives.
+pub(crate) const WOKEN: u64 = u64::MAX - 1;
 
 /// A gathered send: what the kernel reads while it is in flight.
 pub(crate) struct SendState {

@@ -2,8 +2,8 @@
 //! the core that made it and nowhere else (single issuer); knows neither protocol nor log.
 //!
 //! A turn is one system call at most: it submits what was asked for since the last one and reaps what
-//! has completed. While the core is awake the kernel does not touch the eventfd; going to sleep turns
-//! that on, looks once more, and leaves the waiting to the caller.
+//! has completed. A sleep is one too: it submits, and returns with the first completion. Other threads
+//! end it through an eventfd that the ring itself polls; while the core is awake nobody writes that.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,13 +13,13 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use io_uring::types::{SubmitArgs, TimeoutFlags, Timespec};
+use io_uring::types::{self, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 
 use crate::buf::{Chunk, Shared};
 use crate::file::{Devices, Dropped, FileOutcome};
 use crate::helper::Helper;
-use crate::op::{IGNORED, Op, OpSlab, OpToken};
+use crate::op::{IGNORED, Op, OpSlab, OpToken, WOKEN};
 use crate::recv_pool::RecvPool;
 use crate::socket::{EndReason, IntoBuf, SocketId, Sockets};
 use crate::wake::Waker;
@@ -183,7 +183,6 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_submit_all()
             .build(config.submission_entries)?;
-        uring.submitter().register_eventfd(waker.as_raw_fd())?;
         // What would block (flushes, making files) runs on workers of the kernel, by default no more
         // than four for each processor. A kernel that does not take the number keeps its own.
         let _ = uring
@@ -214,11 +213,20 @@ impl Ring {
             timer: None,
             asleep: false,
         };
-        ring.uring.completion().disable_eventfd();
+        ring.watch_waker();
         Ok(ring)
     }
 
-    /// What wakes this core; also what to wait on while it sleeps.
+    /// Has the kernel tell of every write to the eventfd from now on. It is never read: only that it was
+    /// written counts.
+    fn watch_waker(&mut self) {
+        let entry = opcode::PollAdd::new(types::Fd(self.waker.as_raw_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build();
+        self.push(entry.user_data(WOKEN));
+    }
+
+    /// What wakes this core.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
@@ -375,11 +383,14 @@ impl Ring {
         flags: u32,
         completions: &mut Vec<Completion>,
     ) {
-        if user_data == IGNORED {
-            return;
+        let more = cqueue::more(flags);
+        match user_data {
+            IGNORED => return,
+            WOKEN if more => return,
+            WOKEN => return self.watch_waker(),
+            _ => {}
         }
         let token = OpToken(user_data);
-        let more = cqueue::more(flags);
         match self.ops.get_mut(token) {
             Some(Op::Accept { listener }) => {
                 let listener = *listener;
@@ -426,23 +437,18 @@ impl Ring {
         }
     }
 
-    /// Prepares to sleep: from here on the kernel and other threads write the eventfd. Returns false
-    /// when something has happened already. Either way [`Ring::woke`] must follow; before it waits, the
-    /// caller looks at its own inboxes once more.
-    ///
-    /// # Errors
-    /// As [`Ring::turn`].
-    pub fn prepare_sleep(&mut self) -> io::Result<bool> {
+    /// Prepares to sleep: from here on other threads write the eventfd. Returns false when something has
+    /// happened already. Either way [`Ring::woke`] must follow ([`Ring::wait_blocking`] sees to that);
+    /// before it waits, the caller looks at its own inboxes once more.
+    pub fn prepare_sleep(&mut self) -> bool {
         self.asleep = true;
         self.waker.set_sleeping();
-        self.uring.completion().enable_eventfd();
-        self.submit(true)?;
-        Ok(self.uring.completion().is_empty()
+        self.uring.completion().is_empty()
             && self.backlog.is_empty()
             && self.ready.is_empty()
             && self.dropped_files.borrow().is_empty()
             && !self.has_socket_work()
-            && !self.helper_answered())
+            && !self.helper_answered()
     }
 
     fn helper_answered(&mut self) -> bool {
@@ -476,36 +482,66 @@ impl Ring {
     /// Ends a sleep, also one that did not happen.
     pub fn woke(&mut self) {
         self.asleep = false;
-        self.uring.completion().disable_eventfd();
         self.waker.set_awake();
     }
 
-    /// Sleeps the thread until something happens or `timeout_ms` is over: for threads that drive a ring
-    /// without an executor (tests, tools).
+    /// Sleeps the thread until something happens or `timeout_ms` is over (negative: however long that
+    /// takes): for threads that have nothing to look at but their ring (tests, tools).
     ///
     /// # Errors
     /// As [`Ring::turn`].
     pub fn sleep_blocking(&mut self, timeout_ms: i32) -> io::Result<()> {
-        if self.prepare_sleep()? {
-            self.wait_blocking(timeout_ms);
+        if self.prepare_sleep() {
+            self.wait_blocking(timeout_ms)?;
         } else {
             self.woke();
         }
         Ok(())
     }
 
-    /// The second half of [`Ring::sleep_blocking`], after [`Ring::prepare_sleep`] and a look at the
-    /// caller's own inboxes. Returns whether something happened in time.
-    pub fn wait_blocking(&mut self, timeout_ms: i32) -> bool {
-        let mut poll = libc::pollfd {
-            fd: self.waker.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
+    /// Submits what was asked for, and waits: the second half of [`Ring::sleep_blocking`], after
+    /// [`Ring::prepare_sleep`] and a look at the caller's own inboxes. Returns whether something happened
+    /// in time.
+    ///
+    /// # Errors
+    /// As [`Ring::turn`].
+    pub fn wait_blocking(&mut self, timeout_ms: i32) -> io::Result<bool> {
+        let mut flags = EnterFlags::GETEVENTS;
+        if self.uring.params().is_feature_no_iowait() {
+            // A core that waits for requests would count as one that waits for its disk.
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        let timeout = u64::try_from(timeout_ms).ok().map(|timeout_ms| {
+            Timespec::new()
+                .sec(timeout_ms / 1000)
+                .nsec((timeout_ms % 1000) as u32 * 1_000_000)
+        });
+        let (submitter, mut queue, _) = self.uring.split();
+        queue.sync();
+        let len = queue.len() as u32;
+        drop(queue);
+        let entered = match &timeout {
+            Some(timeout) => {
+                let args = SubmitArgs::new().timespec(timeout);
+                flags |= EnterFlags::EXT_ARG;
+                // SAFETY: the arguments live until the call returns; the queued entries were checked when
+                // they were pushed.
+                unsafe { submitter.enter(len, 1, flags.bits(), Some(&args)) }
+            }
+            // SAFETY: as above, without arguments.
+            None => unsafe { submitter.enter::<libc::sigset_t>(len, 1, flags.bits(), None) },
         };
-        // SAFETY: one valid pollfd. An interruption is as good as a wake-up.
-        let result = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
         self.woke();
-        result != 0
+        if let Err(error) = entered {
+            match error.raw_os_error() {
+                // An interruption is as good as a wake-up, and the next turn does what could not be done.
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                Some(libc::ETIME) => return Ok(false),
+                _ => return Err(error),
+            }
+        }
+        // Submitted and timed out is told as submitted.
+        Ok(timeout.is_none() || !self.uring.completion().is_empty())
     }
 
     /// Cancels everything and waits for the kernel to let go of all memory. Returns whether it has.
@@ -527,7 +563,7 @@ impl Ring {
                 .map(|entry| (entry.user_data(), entry.result(), entry.flags()))
                 .collect();
             for (user_data, result, flags) in reaped {
-                if user_data == IGNORED {
+                if user_data == IGNORED || user_data == WOKEN {
                     continue;
                 }
                 let token = OpToken(user_data);

@@ -1,8 +1,8 @@
-//! How any thread wakes a core that sleeps: the eventfd that the core's ring is registered with. Lives
-//! on every thread; knows nothing of what the woken core will find.
+//! How any thread wakes a core that sleeps: the eventfd that the core's ring polls. Lives on every
+//! thread; knows nothing of what the woken core will find.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -59,17 +59,14 @@ impl Waker {
         fence(Ordering::SeqCst);
     }
 
-    /// Says that the core is awake, and empties the eventfd.
+    /// Says that the core is awake.
     pub(crate) fn set_awake(&self) {
         self.inner.sleeping.store(false, Ordering::Relaxed);
-        let mut count = [0u8; 8];
-        // WouldBlock when nobody wrote: the core decided not to sleep after all.
-        let _ = (&self.inner.event).read(&mut count);
     }
 }
 
 impl AsRawFd for Waker {
-    /// The eventfd: readable when the core should wake.
+    /// The eventfd: written when the core should wake.
     fn as_raw_fd(&self) -> RawFd {
         self.inner.event.as_raw_fd()
     }
@@ -77,6 +74,8 @@ impl AsRawFd for Waker {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
