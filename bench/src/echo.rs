@@ -187,7 +187,7 @@ fn load(arguments: &Arguments, target: &str) -> Result<Summary, Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let plan = Plan {
         in_flight: arguments.in_flight as usize,
-        rate: None,
+        pace: None,
         answered: true,
         requests: None,
         warmup: arguments.warmup_seconds,
@@ -213,7 +213,7 @@ fn load(arguments: &Arguments, target: &str) -> Result<Summary, Failure> {
             rate: None,
             warmup_seconds: arguments.warmup_seconds.as_secs_f64(),
             spin: false,
-            core: arguments.core,
+            cores: arguments.core.into_iter().collect(),
         },
     })
 }

@@ -1,4 +1,4 @@
-//! `millrace bench load`: raw requests to a broker, closed or open loop, from one thread. Runs on the calling thread; knows the order of a run, and leaves the protocol to a [`wire::Wire`], the sockets to [`drive`], the figures to [`summary`].
+//! `millrace bench load`: raw requests to a broker, closed or open loop, from one thread or from one on each of some cores. Knows the order of a run, and leaves the protocol to a [`wire::Wire`], the sockets to [`drive`], the figures to [`summary`].
 
 pub mod cluster;
 pub mod connection;
@@ -12,6 +12,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Barrier;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -23,6 +24,7 @@ use connection::Connection;
 use drive::Plan;
 use kafka::KafkaWire;
 use native::NativeWire;
+use pace::Turns;
 use wire::{Batch, Wire};
 
 /// The options of `millrace bench load`.
@@ -82,9 +84,9 @@ pub struct Arguments {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// The core to run on.
-    #[arg(long)]
-    pub core: Option<usize>,
+    /// The core to run on; several, separated by commas: a thread on each, with its share of the connections.
+    #[arg(long, value_name = "CORES", value_delimiter = ',')]
+    pub core: Vec<usize>,
     /// The broker's process on this machine: its CPU time and memory are measured.
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
@@ -157,6 +159,55 @@ impl Arguments {
             .unwrap_or(self.connections.max(self.partitions_per_request))
     }
 
+    /// Threads that drive the connections.
+    fn thread_count(&self) -> usize {
+        self.core.len().max(1)
+    }
+
+    /// Whether each of the cores is there, and has a connection to drive.
+    fn check_cores(&self) -> Result<(), Failure> {
+        let count = self.thread_count();
+        if (self.connections as usize) < count {
+            return Err(Failure(format!(
+                "--core names {count} cores for --connections {}: each takes one at least",
+                self.connections
+            )));
+        }
+        let mut cores = self.core.clone();
+        cores.sort_unstable();
+        cores.dedup();
+        if cores.len() < self.core.len() {
+            return Err(Failure("--core names a core twice".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What one of the threads does: its part of the rate or of the requests.
+    fn plan(&self, thread: usize) -> Plan {
+        let count = self.thread_count();
+        // The first ones take what does not go round.
+        let share = |all: u64| (all + (count - 1 - thread) as u64) / count as u64;
+        Plan {
+            in_flight: self.in_flight(),
+            pace: self.rate.map(|rate| Turns {
+                rate,
+                first: thread as u64,
+                step: count as u64,
+            }),
+            answered: self.acks != 0,
+            requests: self.requests.map(share),
+            warmup: match self.requests {
+                Some(_) => Duration::ZERO,
+                None => self.warmup_seconds,
+            },
+            seconds: self.seconds,
+            drain: self.drain_seconds,
+            spin: self.spin,
+            // One looks at the broker for all.
+            broker_pid: self.broker_pid.filter(|_| thread == 0),
+        }
+    }
+
     fn batch(&self) -> Batch {
         Batch {
             records: self.records_per_batch,
@@ -170,9 +221,7 @@ impl Arguments {
 /// # Errors
 /// A sentence for the operator.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    if let Some(core) = arguments.core {
-        process::pin_to(core)?;
-    }
+    arguments.check_cores()?;
     if arguments.protocol == Protocol::Kafka && arguments.kafka_server.is_some() {
         return Err(Failure(
             "--kafka-server belongs to --protocol native".to_owned(),
@@ -258,7 +307,7 @@ fn native(arguments: &Arguments) -> Result<summary::Summary, Failure> {
 }
 
 /// Connects, prepares every request, and drives the load.
-pub fn measure<W: Wire>(
+pub fn measure<W: Wire + Sync>(
     arguments: &Arguments,
     cluster: &Cluster,
     wire: &W,
@@ -267,26 +316,38 @@ pub fn measure<W: Wire>(
         arguments.connections as usize,
         arguments.partitions_per_request as usize,
     )?;
-    let mut random = Random::new(u64::from(std::process::id()));
-    let connections = placements
-        .iter()
-        .map(|placement| connect(arguments, wire, placement, &mut random))
-        .collect::<Result<Vec<_>, _>>()?;
-    let plan = Plan {
-        in_flight: arguments.in_flight(),
-        rate: arguments.rate,
-        answered: arguments.acks != 0,
-        requests: arguments.requests,
-        warmup: match arguments.requests {
-            Some(_) => Duration::ZERO,
-            None => arguments.warmup_seconds,
-        },
-        seconds: arguments.seconds,
-        drain: arguments.drain_seconds,
-        spin: arguments.spin,
-        broker_pid: arguments.broker_pid,
+    let count = arguments.thread_count();
+    let connected = Barrier::new(count);
+    let one = |index: usize| {
+        let prepared = match arguments.core.get(index) {
+            Some(core) => process::pin_to(*core),
+            None => Ok(()),
+        }
+        .and_then(|()| {
+            let mut random = Random::new(u64::from(std::process::id()) + ((index as u64) << 32));
+            let mine = placements.iter().skip(index).step_by(count);
+            mine.map(|placement| connect(arguments, wire, placement, &mut random))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        // Nobody waits for a thread that could not connect: it comes here too.
+        connected.wait();
+        drive::drive(wire, prepared?, &arguments.plan(index))
     };
-    let measured = drive::drive(wire, connections, &plan)?;
+    let parts = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..count)
+            .map(|index| {
+                let one = &one;
+                scope.spawn(move || one(index))
+            })
+            .collect();
+        let mut parts = vec![one(0)];
+        parts.extend(
+            others
+                .into_iter()
+                .map(|other| other.join().expect("a thread of the load does not panic")),
+        );
+        parts.into_iter().collect::<Result<Vec<_>, _>>()
+    })?;
     Ok(summary::Summary {
         workload: summary::Workload {
             protocol: W::NAME,
@@ -303,9 +364,9 @@ pub fn measure<W: Wire>(
             rate: arguments.rate,
             warmup_seconds: arguments.warmup_seconds.as_secs_f64(),
             spin: arguments.spin,
-            core: arguments.core,
+            cores: arguments.core.clone(),
         },
-        measured,
+        measured: summary::Measured::merge(parts),
     })
 }
 

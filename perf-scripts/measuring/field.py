@@ -127,7 +127,7 @@ class Field:
                 self._settle(server)
         return workloads.load(
             self.binary, row, f"127.0.0.1:{server.native_port}" if native else server.address,
-            None if side == "two" else asked.load_core, seconds, warmup, pid=server.pid,
+            [asked.broker_core, asked.load_core] if side == "two" else [asked.load_core], seconds, warmup, pid=server.pid,
             topic=topic, configs=self.configs(side), extra=extra, kafka_address=server.address if native else None, lasts=lasts)
 
     def measure(self, side, row):

@@ -1,4 +1,4 @@
-//! Drives prepared connections through warm-up, measured window and drain, and takes the times. The generator's one thread, with epoll; knows no protocol but through [`Wire`].
+//! Drives prepared connections through warm-up, measured window and drain, and takes the times. A thread of the generator's, with epoll; knows no protocol but through [`Wire`].
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
 use crate::load::connection::{Connection, Sent};
-use crate::load::pace::Pace;
+use crate::load::pace::{Pace, Turns};
 use crate::load::summary::{Broker, Generator, Latencies, Measured, Second, histogram, micros};
 use crate::load::wire::{Prepared, Wire};
 use crate::process::{Usage, thread_cpu_seconds};
@@ -29,8 +29,8 @@ const FOR_EVER_NS: u64 = 100 * 365 * 86_400 * SECOND_NS;
 pub struct Plan {
     /// Requests under way on each connection, at most.
     pub in_flight: usize,
-    /// Requests a second in all; None for a closed loop.
-    pub rate: Option<f64>,
+    /// Which requests of what rate; None for a closed loop.
+    pub pace: Option<Turns>,
     /// Whether requests have answers.
     pub answered: bool,
     /// Closed loop: stop after so many, instead of after the measured seconds.
@@ -114,11 +114,8 @@ impl Tally {
     fn end_second(&mut self) {
         self.seconds.push(Second {
             requests: std::mem::take(&mut self.second_requests),
-            p50_us: self.second.value_at_quantile(0.5),
-            p99_us: self.second.value_at_quantile(0.99),
-            max_us: self.second.max(),
+            latency_us: std::mem::replace(&mut self.second, histogram()),
         });
-        self.second.reset();
     }
 }
 
@@ -162,8 +159,8 @@ pub fn drive<W: Wire>(
         plan,
         epoll,
         pace: plan
-            .rate
-            .map(|rate| Pace::new(rate, connections.len(), end_ns)),
+            .pace
+            .map(|turns| Pace::new(turns, connections.len(), end_ns)),
         connections,
         left: plan.requests.unwrap_or(u64::MAX),
         started: clock::now(),
@@ -298,6 +295,7 @@ impl<W: Wire> Run<'_, W> {
             _ => None,
         };
         let generator = Generator {
+            thread_count: 1,
             cpu_share: thread_cpu_seconds / seconds,
             busy_share: 1.0 - (self.idle_ns - opening.idle_ns) as f64 / 1e9 / seconds,
             lag: self.lag.clone(),

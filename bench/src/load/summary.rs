@@ -60,24 +60,22 @@ impl Latencies {
 }
 
 /// One second of the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Second {
     /// Requests that were answered in it.
     pub requests: u64,
-    /// Half of them took at most so long, from the intended time, in microseconds.
-    pub p50_us: u64,
-    /// 99 of a hundred took at most so long.
-    pub p99_us: u64,
-    /// The slowest.
-    pub max_us: u64,
+    /// How long they took, from the intended time, in microseconds.
+    pub latency_us: Histogram<u64>,
 }
 
 /// What the generator tells of itself, over the window.
 #[derive(Debug, Clone)]
 pub struct Generator {
-    /// CPU time of its thread over wall time.
+    /// Its threads.
+    pub thread_count: usize,
+    /// CPU time of its threads over wall time.
     pub cpu_share: f64,
-    /// The part of the time in which it did not wait.
+    /// The part of the time in which it did not wait; of the busiest of its threads.
     pub busy_share: f64,
     /// Open loop: how late requests were sent though their connection had room, in microseconds.
     pub lag: Histogram<u64>,
@@ -138,6 +136,43 @@ pub struct Measured {
     pub seconds: Vec<Second>,
 }
 
+impl Measured {
+    /// What several threads measured at the same time, as one: histograms are added up, not percentiles.
+    pub fn merge(parts: Vec<Measured>) -> Measured {
+        let add = |to: &mut Histogram<u64>, from: &Histogram<u64>| {
+            to.add(from).expect("all have the same bounds");
+        };
+        let mut parts = parts.into_iter();
+        let mut merged = parts.next().expect("a run has a thread at least");
+        for part in parts {
+            merged.started_ms = merged.started_ms.min(part.started_ms);
+            merged.window_seconds = merged.window_seconds.max(part.window_seconds);
+            merged.requests += part.requests;
+            merged.records += part.records;
+            merged.value_bytes += part.value_bytes;
+            add(
+                &mut merged.latencies.intended_us,
+                &part.latencies.intended_us,
+            );
+            add(&mut merged.latencies.actual_us, &part.latencies.actual_us);
+            let generator = &mut merged.generator;
+            generator.thread_count += part.generator.thread_count;
+            generator.cpu_share += part.generator.cpu_share;
+            generator.busy_share = generator.busy_share.max(part.generator.busy_share);
+            add(&mut generator.lag, &part.generator.lag);
+            merged.broker = merged.broker.or(part.broker);
+            // A thread that ended first has a second less.
+            let known = merged.seconds.len().min(part.seconds.len());
+            for (to, from) in merged.seconds.iter_mut().zip(&part.seconds) {
+                to.requests += from.requests;
+                add(&mut to.latency_us, &from.latency_us);
+            }
+            merged.seconds.extend(part.seconds.into_iter().skip(known));
+        }
+        merged
+    }
+}
+
 /// What was asked for.
 #[derive(Debug, Clone)]
 pub struct Workload {
@@ -169,8 +204,8 @@ pub struct Workload {
     pub warmup_seconds: f64,
     /// Whether the generator polled.
     pub spin: bool,
-    /// The generator's core.
-    pub core: Option<usize>,
+    /// The generator's cores, a thread on each; none: one thread on any.
+    pub cores: Vec<usize>,
 }
 
 /// A run.
@@ -299,7 +334,11 @@ impl Summary {
         }
         let generator = &measured.generator;
         text += &format!(
-            "generator: {:.0} % CPU, busy for {:.0} % of the time",
+            "generator: {}{:.0} % CPU, busy for {:.0} % of the time",
+            match generator.thread_count {
+                1 => String::new(),
+                count => format!("{count} threads, "),
+            },
             generator.cpu_share * 100.0,
             generator.busy_share * 100.0
         );
@@ -337,9 +376,9 @@ impl Summary {
         let second = |second: &Second| {
             json!({
                 "requests": second.requests,
-                "p50_us": second.p50_us,
-                "p99_us": second.p99_us,
-                "max_us": second.max_us,
+                "p50_us": second.latency_us.value_at_quantile(0.5),
+                "p99_us": second.latency_us.value_at_quantile(0.99),
+                "max_us": second.latency_us.max(),
             })
         };
         json!({
@@ -360,7 +399,7 @@ impl Summary {
                 "rate": workload.rate,
                 "warmup_seconds": workload.warmup_seconds,
                 "spin": workload.spin,
-                "core": workload.core,
+                "cores": workload.cores,
             },
             "started_ms": measured.started_ms,
             "window_seconds": measured.window_seconds,
@@ -373,6 +412,7 @@ impl Summary {
             "latency_from_intended_us": latency_json(&measured.latencies.intended_us),
             "latency_from_actual_us": latency_json(&measured.latencies.actual_us),
             "generator": {
+                "threads": generator.thread_count,
                 "cpu_share": generator.cpu_share,
                 "busy_share": generator.busy_share,
                 "lag_us": latency_json(&generator.lag),

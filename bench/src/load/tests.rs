@@ -222,6 +222,35 @@ fn a_counted_run_sends_exactly_so_many() {
 }
 
 #[test]
+fn several_threads_are_told_as_one() {
+    // Which cores a test may use is the machine's affair, but it has the one it runs on.
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let cores: Vec<String> = (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|core| allowed.is_set(*core))
+        .take(2)
+        .map(|core| core.to_string())
+        .collect();
+    let (connections, cores) = (cores.len().to_string(), cores.join(","));
+    let options = ["--core", &cores, "--connections", &connections];
+    let summary = against_bare(&[&options[..], &["--requests", "101"]].concat()).unwrap();
+    assert_eq!(summary.measured.requests, 101);
+    assert_eq!(summary.measured.latencies.intended_us.len(), 101);
+    let told: u64 = summary.measured.seconds.iter().map(|s| s.requests).sum();
+    assert_eq!(told, 101);
+    // In an open loop all threads together keep the rate.
+    let summary = against_bare(&[&options[..], &["--rate", "500"]].concat()).unwrap();
+    let count = summary.measured.latencies.intended_us.len();
+    assert!((148..=152).contains(&count) || count < 148 && summary.measured.window_seconds < 0.299);
+}
+
+#[test]
+fn cores_that_make_no_sense_are_refused() {
+    let refusal = |options: &[&str]| arguments(options).check_cores().unwrap_err().0;
+    assert!(refusal(&["--core", "0,1"]).contains("--connections 1"));
+    assert!(refusal(&["--core", "1,1", "--connections", "2"]).contains("twice"));
+}
+
+#[test]
 fn without_acks_nothing_is_waited_for() {
     let summary = against_bare(&["--acks", "0", "--record-size", "10"]).unwrap();
     assert!(summary.measured.requests > 0);
