@@ -19,7 +19,7 @@ pub mod wake;
 
 pub use file::{File, FileOutcome, OpenOptions};
 pub use helper::space;
-pub use listener::{BACKLOG_USUAL, Listener};
+pub use listener::{BACKLOG_USUAL, Listener, UNIX_PATH_BYTES_MAX, is_unix_served};
 pub use op::OpToken;
 pub use ring::{Completion, Ring, RingConfig};
 pub use socket::{EndReason, IntoBuf, SocketId};

@@ -1,19 +1,38 @@
-//! Listening sockets, made at start on any thread and moved to their cores, and the addresses of
-//! sockets. Knows no ring and no protocol.
+//! Listening sockets, TCP and Unix, made at start on any thread and moved to their cores, and the
+//! addresses of sockets. Knows no ring and no protocol.
 
-use std::io;
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// Connections that wait to be accepted, at most; the kernel's own limit may be lower.
 pub const BACKLOG_USUAL: i32 = 4096;
+
+/// What either end of a Unix socket counts as where an address is asked for: it has none, and is on this
+/// machine.
+pub const UNIX_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The longest path of a Unix socket, in bytes: what the kernel has room for, less the zero behind it.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// What a socket is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Tcp,
+    Unix,
+}
 
 /// A listening socket that is not yet on a ring; made at start, moved to its core.
 #[derive(Debug)]
 pub struct Listener {
     fd: OwnedFd,
     local: SocketAddr,
+    family: Family,
 }
 
 impl Listener {
@@ -53,11 +72,45 @@ impl Listener {
         Ok(group)
     }
 
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.fd
+    /// Listens on a Unix stream socket at `path`, with this mode of its file, for all cores together: they
+    /// share one socket, because the kernel has no group of several on one path. Who may write to the file
+    /// may connect. Nobody can before the mode is set.
+    ///
+    /// # Errors
+    /// `AddrInUse` when there is anything at `path` already; `InvalidInput` when it is too long, empty, or
+    /// holds a zero byte.
+    pub fn bind_unix_group(
+        path: &Path,
+        mode: u32,
+        count: usize,
+        backlog: i32,
+    ) -> io::Result<Vec<Listener>> {
+        assert!(count > 0);
+        let (address, len) = unix_to_kernel(path)?;
+        let fd = unix_socket(0)?;
+        // SAFETY: `address` is valid for `len` bytes.
+        check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) })?;
+        let share = |_| {
+            Ok(Listener {
+                fd: fd.try_clone()?,
+                local: UNIX_ADDRESS,
+                family: Family::Unix,
+            })
+        };
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .and_then(|()| listen(&fd, backlog))
+            .and_then(|()| (0..count).map(share).collect())
+            .inspect_err(|_| {
+                // Made a moment ago, by nobody else.
+                let _ = fs::remove_file(path);
+            })
     }
 
-    /// The address it listens on, with the port that it got.
+    pub(crate) fn into_fd(self) -> (OwnedFd, Family) {
+        (self.fd, self.family)
+    }
+
+    /// The address it listens on, with the port that it got; [`UNIX_ADDRESS`] of a Unix socket.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
@@ -79,8 +132,51 @@ impl Listener {
         // SAFETY: `storage` holds an address of this family in its first `len` bytes.
         check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const storage).cast(), len) })?;
         let local = name_of(&fd, libc::getsockname)?;
-        Ok(Listener { fd, local })
+        Ok(Listener {
+            fd,
+            local,
+            family: Family::Tcp,
+        })
     }
+}
+
+/// Whether somebody accepts connections on the Unix stream socket at `path`. Never waits.
+///
+/// # Errors
+/// There is nothing at `path`, or it is no stream socket, or this process may not connect to it.
+pub fn is_unix_served(path: &Path) -> io::Result<bool> {
+    let (address, len) = unix_to_kernel(path)?;
+    let fd = unix_socket(libc::SOCK_NONBLOCK)?;
+    // SAFETY: `address` is valid for `len` bytes.
+    match check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), len) }) {
+        Ok(_) => Ok(true),
+        // So many wait to be accepted that there is no room for one more.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn unix_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags;
+    // SAFETY: no memory is passed.
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
+    // SAFETY: the descriptor is new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn unix_to_kernel(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.len() > UNIX_PATH_BYTES_MAX || bytes.contains(&0) {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: all of sockaddr_un is plain numbers, for which zero is a value.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    Ok((address, size_of_val(&address) as libc::socklen_t))
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

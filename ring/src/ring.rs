@@ -65,7 +65,7 @@ pub enum Completion {
         listener: usize,
         /// The new socket.
         socket: SocketId,
-        /// The other end.
+        /// The other end; [`crate::listener::UNIX_ADDRESS`] of a Unix socket.
         peer: SocketAddr,
         /// This end: the address that the peer connected to.
         local: SocketAddr,

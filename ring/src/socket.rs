@@ -1,5 +1,5 @@
-//! TCP sockets on the ring: accepting, receiving, sending, closing. Lives on one core; knows no frame
-//! and no protocol.
+//! TCP and Unix stream sockets on the ring: accepting, receiving, sending, closing. Lives on one core;
+//! knows no frame and no protocol.
 //!
 //! A socket's descriptor is closed, and its slot given to another, only when the kernel holds no
 //! operation of it any more; so no completion is ever taken for a later socket's. Cancellations name
@@ -10,13 +10,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::buf::{AlignedBuf, Chunk, Shared};
 use crate::file::is_again;
-use crate::listener::{Listener, name_of, set_option};
+use crate::listener::{Family, Listener, UNIX_ADDRESS, name_of, set_option};
 use crate::op::{Op, OpToken};
 use crate::recv_pool::GROUP;
 use crate::ring::{Completion, Ring};
@@ -115,6 +115,7 @@ pub(crate) enum Closing {
 
 pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
+    family: Family,
     pub(crate) in_flight_count: u32,
     pub(crate) receive: Receive,
     pub(crate) receive_wanted: bool,
@@ -141,6 +142,7 @@ struct SocketSlot {
 
 struct ListenerSlot {
     fd: Option<OwnedFd>,
+    family: Family,
     accepting: Option<OpToken>,
     stopped: bool,
 }
@@ -173,7 +175,7 @@ impl Sockets {
             .expect("a socket stays until its operations have ended")
     }
 
-    fn insert(&mut self, fd: OwnedFd) -> SocketId {
+    fn insert(&mut self, fd: OwnedFd, family: Family) -> SocketId {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -187,6 +189,7 @@ impl Sockets {
         let slot = &mut self.slots[index as usize];
         slot.socket = Some(Socket {
             fd,
+            family,
             in_flight_count: 0,
             receive: Receive::Idle,
             receive_wanted: false,
@@ -217,11 +220,58 @@ impl Sockets {
     }
 }
 
+/// States of a TCP connection that `TCP_INFO` tells: reset, and finished by the peer.
+const TCP_CLOSE: u8 = 7;
+const TCP_CLOSE_WAIT: u8 = 8;
+
+fn tcp_state(fd: RawFd) -> Option<u8> {
+    // SAFETY: all of tcp_info is plain numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: `info` is writable for `len` bytes.
+    let told = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    (told == 0).then_some(info.tcpi_state)
+}
+
+/// Whether the peer sends nothing more.
+fn has_hung_up(fd: RawFd) -> bool {
+    let mut asked = libc::pollfd {
+        fd,
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: `asked` is one entry, writable for the call, which does not wait.
+    let told = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    told > 0 && asked.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0
+}
+
+/// What the kernel has received and nobody has read, in bytes.
+fn unread_bytes(fd: RawFd) -> Option<usize> {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: `unread` is writable for the call.
+    let told = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut unread) };
+    if told == 0 {
+        usize::try_from(unread).ok()
+    } else {
+        None
+    }
+}
+
 impl Ring {
     /// Starts accepting on a listener; its number counts from 0 in the order of these calls.
     pub fn listen(&mut self, listener: Listener) -> usize {
+        let (fd, family) = listener.into_fd();
         self.sockets.listeners.push(ListenerSlot {
-            fd: Some(listener.into_fd()),
+            fd: Some(fd),
+            family,
             accepting: None,
             stopped: false,
         });
@@ -237,9 +287,17 @@ impl Ring {
         if slot.stopped || slot.accepting.is_some() {
             return;
         }
-        let entry = opcode::AcceptMulti::new(types::Fd(fd.as_raw_fd()))
-            .flags(libc::SOCK_CLOEXEC)
-            .build();
+        let fd = types::Fd(fd.as_raw_fd());
+        let entry = match slot.family {
+            Family::Tcp => opcode::AcceptMulti::new(fd)
+                .flags(libc::SOCK_CLOEXEC)
+                .build(),
+            // Several rings share this socket, and the kernel wakes the one that has waited longest. Who
+            // accepts one connection at a time goes to the end of that line; who never left it would get all.
+            Family::Unix => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                .flags(libc::SOCK_CLOEXEC)
+                .build(),
+        };
         let token = self.push_op(Op::Accept { listener }, entry);
         self.sockets.listeners[listener].accepting = Some(token);
     }
@@ -268,10 +326,18 @@ impl Ring {
             slot.accepting = None;
         }
         if result >= 0 {
+            let family = slot.family;
             // SAFETY: the kernel has just made this descriptor for us.
             let fd = unsafe { OwnedFd::from_raw_fd(result) };
+            let adopted = match family {
+                Family::Tcp => self.adopt_socket(fd),
+                Family::Unix => {
+                    let socket = self.sockets.insert(fd, family);
+                    Ok((socket, UNIX_ADDRESS, UNIX_ADDRESS))
+                }
+            };
             // A peer that is gone already is nobody to tell about.
-            if let Ok((socket, peer, local)) = self.adopt_socket(fd) {
+            if let Ok((socket, peer, local)) = adopted {
                 completions.push(Completion::Accepted {
                     listener,
                     socket,
@@ -299,7 +365,7 @@ impl Ring {
         }
     }
 
-    /// Takes over a connected socket, as if it had been accepted.
+    /// Takes over a connected TCP socket, as if it had been accepted.
     ///
     /// # Errors
     /// When it is not a connected TCP socket (any more).
@@ -308,7 +374,7 @@ impl Ring {
         set_option(&fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE)?;
         let peer = name_of(&fd, libc::getpeername)?;
         let local = name_of(&fd, libc::getsockname)?;
-        Ok((self.sockets.insert(fd), peer, local))
+        Ok((self.sockets.insert(fd, Family::Tcp), peer, local))
     }
 
     /// How many sockets there are, closing ones included.
@@ -385,35 +451,19 @@ impl Ring {
     /// Whether a client that is not read from now can no longer send `missing_bytes` more: it has reset
     /// the connection, or finished with less than that in the kernel's buffer. Two system calls.
     pub fn cannot_send(&mut self, id: SocketId, missing_bytes: usize) -> bool {
-        const TCP_CLOSE: u8 = 7;
-        const TCP_CLOSE_WAIT: u8 = 8;
         let Some(socket) = self.sockets.get(id) else {
             return true;
         };
         let fd = socket.fd.as_raw_fd();
-        // SAFETY: all of tcp_info is plain numbers, for which zero is a value.
-        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-        let mut len = size_of_val(&info) as libc::socklen_t;
-        // SAFETY: the descriptor is open, and `info` is writable for `len` bytes.
-        let told = unsafe {
-            libc::getsockopt(
-                fd,
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                (&raw mut info).cast(),
-                &raw mut len,
-            )
+        let (reset, finished) = match socket.family {
+            Family::Tcp => match tcp_state(fd) {
+                Some(TCP_CLOSE) => (true, true),
+                state => (false, state == Some(TCP_CLOSE_WAIT)),
+            },
+            // What was sent before the end can be read whatever way it ended.
+            Family::Unix => (false, has_hung_up(fd)),
         };
-        match info.tcpi_state {
-            TCP_CLOSE => told == 0,
-            TCP_CLOSE_WAIT => {
-                let mut unread: libc::c_int = 0;
-                // SAFETY: the descriptor is open, and `unread` is writable for the call.
-                let told = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut unread) };
-                told == 0 && usize::try_from(unread).is_ok_and(|unread| unread < missing_bytes)
-            }
-            _ => false,
-        }
+        reset || finished && unread_bytes(fd).is_some_and(|unread| unread < missing_bytes)
     }
 
     /// Arms what this socket should be doing and is not.

@@ -4,13 +4,20 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use millrace_ring::buf::{AlignedBuf, Chunk, LeaseTable, Shared};
 use millrace_ring::clock::monotonic_us;
-use millrace_ring::{Completion, EndReason, IntoBuf, Listener, Ring, RingConfig, SocketId};
+use millrace_ring::listener::UNIX_ADDRESS;
+use millrace_ring::{
+    BACKLOG_USUAL, Completion, EndReason, IntoBuf, Listener, Ring, RingConfig, SocketId,
+    UNIX_PATH_BYTES_MAX, is_unix_served,
+};
 
 /// A hang guard, far above what anything here takes.
 const GUARD: Duration = Duration::from_secs(60);
@@ -24,11 +31,26 @@ struct Server {
 
 impl Server {
     fn new(config: RingConfig) -> Server {
-        let mut ring = Ring::new(config).expect("a ring");
         let listener = Listener::bind_group("127.0.0.1:0".parse().unwrap(), 1)
             .expect("a listener")
             .pop()
             .unwrap();
+        Server::on(listener, config)
+    }
+
+    /// A ring with one Unix socket, in a directory that goes with it.
+    fn on_unix(config: RingConfig) -> (Server, tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        let listener = Listener::bind_unix_group(&path, 0o600, 1, BACKLOG_USUAL)
+            .expect("a listener")
+            .pop()
+            .unwrap();
+        (Server::on(listener, config), directory, path)
+    }
+
+    fn on(listener: Listener, config: RingConfig) -> Server {
+        let mut ring = Ring::new(config).expect("a ring");
         let address = listener.local();
         ring.listen(listener);
         Server {
@@ -147,12 +169,40 @@ fn join(threads: Vec<JoinHandle<()>>) {
     }
 }
 
+/// Both ends of an ordinary stream that both protocols have.
+trait Peer: Read + Write + Send + Sized + 'static {
+    fn copy(&self) -> Self;
+    fn half_close(&self);
+}
+
+impl Peer for TcpStream {
+    fn copy(&self) -> TcpStream {
+        self.try_clone().unwrap()
+    }
+    fn half_close(&self) {
+        self.shutdown(Shutdown::Write).expect("half-closes");
+    }
+}
+
+impl Peer for UnixStream {
+    fn copy(&self) -> UnixStream {
+        self.try_clone().unwrap()
+    }
+    fn half_close(&self) {
+        self.shutdown(Shutdown::Write).expect("half-closes");
+    }
+}
+
 /// Sends random data in random pieces while another thread reads the echo; then checks it.
-fn echoing_peer(address: SocketAddr, seed: u64, len: usize) -> JoinHandle<()> {
+fn echoing_peer<P: Peer>(
+    connect: impl FnOnce() -> P + Send + 'static,
+    seed: u64,
+    len: usize,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        let mut stream = TcpStream::connect(address).expect("connects");
+        let mut stream = connect();
         let data = pattern(seed, len);
-        let mut reader = stream.try_clone().unwrap();
+        let mut reader = stream.copy();
         let expected = data.clone();
         let reading = std::thread::spawn(move || {
             let mut got = Vec::new();
@@ -166,13 +216,20 @@ fn echoing_peer(address: SocketAddr, seed: u64, len: usize) -> JoinHandle<()> {
             stream.write_all(&rest[..piece]).expect("writes");
             rest = &rest[piece..];
         }
-        stream.shutdown(Shutdown::Write).expect("half-closes");
+        stream.half_close();
         reading.join().expect("the echo is right");
     })
 }
 
 fn echo_many(config: RingConfig) {
     let mut server = Server::new(config);
+    let address = server.address;
+    echo_peers(&mut server, move || {
+        TcpStream::connect(address).expect("connects")
+    });
+}
+
+fn echo_peers<P: Peer>(server: &mut Server, connect: impl Fn() -> P + Clone + Send + 'static) {
     let mut dice = Dice(42);
     let peers = 40;
     let threads = (0..peers)
@@ -183,10 +240,10 @@ fn echo_many(config: RingConfig) {
             } else {
                 dice.below(60_000)
             };
-            echoing_peer(server.address, 1000 + peer as u64, len)
+            echoing_peer(connect.clone(), 1000 + peer as u64, len)
         })
         .collect();
-    echo_until_gone(&mut server, peers);
+    echo_until_gone(server, peers);
     join(threads);
 }
 
@@ -570,4 +627,138 @@ fn dropping_a_busy_ring_lets_go_of_everything() {
     drop(server);
     go.send(()).unwrap();
     assert!(peer.join().unwrap().len() < 20_000_000);
+}
+
+fn echo_many_on_unix(config: RingConfig) {
+    let (mut server, _directory, path) = Server::on_unix(config);
+    echo_peers(&mut server, move || {
+        UnixStream::connect(&path).expect("connects")
+    });
+}
+
+#[test]
+fn unix_connections_of_all_sizes_are_echoed() {
+    echo_many_on_unix(RingConfig::default());
+    echo_many_on_unix(RingConfig {
+        multishot_receive: false,
+        ..RingConfig::default()
+    });
+}
+
+#[test]
+fn a_unix_peer_has_an_address_of_this_machine_and_what_it_missed_is_known() {
+    let (mut server, _directory, path) = Server::on_unix(RingConfig::default());
+    let mut peer = UnixStream::connect(&path).expect("connects");
+    let mut socket = None;
+    server.run(|_, completion| match completion {
+        Completion::Accepted {
+            socket: id,
+            peer,
+            local,
+            ..
+        } => {
+            assert_eq!((peer, local), (UNIX_ADDRESS, UNIX_ADDRESS));
+            assert_eq!(peer.to_string(), "127.0.0.1:0");
+            socket = Some(id);
+            true
+        }
+        other => panic!("unexpected {other:?}"),
+    });
+    let socket = socket.unwrap();
+    peer.write_all(b"ten bytes.").unwrap();
+    assert!(!server.ring.cannot_send(socket, 11), "it may send more");
+    drop(peer);
+    assert!(!server.ring.cannot_send(socket, 10), "all is there");
+    assert!(server.ring.cannot_send(socket, 11));
+    // What is there still arrives, and then the end.
+    server.ring.resume_receive(socket);
+    let mut got = Vec::new();
+    server.run(|ring, completion| match completion {
+        Completion::Received { bytes, .. } => {
+            got.extend_from_slice(&bytes);
+            false
+        }
+        Completion::ReceiveEnded { reason, .. } => {
+            assert!(matches!(reason, EndReason::Finished));
+            ring.close(socket);
+            false
+        }
+        Completion::Closed { .. } => true,
+        other => panic!("unexpected {other:?}"),
+    });
+    assert_eq!(got, b"ten bytes.");
+}
+
+/// One thread drives both rings, so that nothing but the kernel decides who accepts.
+#[test]
+fn rings_that_share_a_unix_socket_all_get_connections() {
+    const CONNECTIONS: usize = 60;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let mut rings: Vec<Ring> = Listener::bind_unix_group(&path, 0o600, 2, BACKLOG_USUAL)
+        .expect("listeners")
+        .into_iter()
+        .map(|listener| Server::on(listener, RingConfig::default()).ring)
+        .collect();
+    let give_up_us = monotonic_us() + GUARD.as_micros() as u64;
+    let mut peers = Vec::new();
+    for at_once in [1, CONNECTIONS] {
+        let mut counts = [0; 2];
+        while counts[0] + counts[1] < CONNECTIONS {
+            for _ in 0..at_once {
+                peers.push(UnixStream::connect(&path).expect("connects"));
+            }
+            let (before, mut idle) = (counts[0] + counts[1], false);
+            // The last look submits what the accepts before it asked for.
+            while counts[0] + counts[1] < before + at_once || !idle {
+                idle = true;
+                for (ring, count) in rings.iter_mut().zip(&mut counts) {
+                    let mut completions = Vec::new();
+                    idle &= ring.turn(&mut completions, 8).expect("a turn") == 0;
+                    *count += completions.len();
+                }
+                assert!(monotonic_us() < give_up_us, "{counts:?} of {CONNECTIONS}");
+            }
+        }
+        assert!(
+            counts.iter().all(|count| *count >= CONNECTIONS / 4),
+            "{at_once} at once: {counts:?}"
+        );
+    }
+}
+
+#[test]
+fn the_file_of_a_unix_socket_has_its_mode_and_is_nobody_elses() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let bind = || Listener::bind_unix_group(&path, 0o660, 2, BACKLOG_USUAL);
+    let group = bind().expect("listeners");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o660);
+    assert!(is_unix_served(&path).unwrap());
+    let error = bind().expect_err("taken");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    drop(group);
+    assert!(!is_unix_served(&path).unwrap(), "its file is left");
+    std::fs::remove_file(&path).unwrap();
+    let error = is_unix_served(&path).expect_err("nothing is there");
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+
+    // One that never accepts, with no room for one more, is alive all the same.
+    let idle = Listener::bind_unix_group(&path, 0o600, 1, 0).expect("a listener");
+    let _waiting = UnixStream::connect(&path).expect("the first that waits");
+    assert!(is_unix_served(&path).unwrap());
+    drop(idle);
+
+    let long = |bytes: usize| {
+        let path = directory.path().to_str().unwrap();
+        PathBuf::from(format!("{path}/{}", "x".repeat(bytes - path.len() - 1)))
+    };
+    Listener::bind_unix_group(&long(UNIX_PATH_BYTES_MAX), 0o600, 1, 1).expect("just fits");
+    let error = Listener::bind_unix_group(&long(UNIX_PATH_BYTES_MAX + 1), 0o600, 1, 1)
+        .expect_err("too long");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    let ordinary = directory.path().join("ordinary");
+    let _listener = UnixListener::bind(&ordinary).unwrap();
+    assert!(is_unix_served(&ordinary).unwrap());
 }
