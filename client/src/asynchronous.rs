@@ -33,7 +33,8 @@ pub struct Client<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Negotiates over a stream that is connected.
+    /// Negotiates over a stream that is connected, whatever it is made of: over TCP best without Nagle's
+    /// delay, on the broker's own machine best a Unix stream to its `native.unix.socket`.
     ///
     /// # Errors
     /// The stream's, or the broker speaks no version that this client speaks.

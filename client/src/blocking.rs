@@ -1,10 +1,10 @@
-//! The client over `std::net`, for programs without a runtime. Lives on the caller's thread and blocks it.
+//! The client over `std::net`, or a Unix socket, for programs without a runtime. Lives on the caller's thread and blocks it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::metadata::{self, Topic};
+use crate::stream::Stream;
 use crate::{
     Consumer, Delivery, Error, Link, Outcome, Position, Producer, ProducerConfig, Received,
     TopicId, Window,
@@ -18,24 +18,21 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Client {
     address: String,
     software: String,
-    stream: TcpStream,
+    stream: Stream,
     /// What the stream was told last.
     read_timeout: Option<Duration>,
     link: Link,
 }
 
 impl Client {
-    /// Connects and negotiates. `software` is a name for the broker's log.
+    /// Connects to `host:port`, or on the broker's own machine to its Unix socket at `unix:/path`, and
+    /// negotiates. `software` is a name for the broker's log. After a loss it is the same address again, for
+    /// everything: what brokers tell about their addresses is not looked at.
     ///
     /// # Errors
     /// The broker cannot be reached, or speaks no version that this client speaks.
     pub fn connect(address: &str, software: &str) -> Result<Client, Error> {
-        let place = address
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
-        let stream = TcpStream::connect(place)?;
-        stream.set_nodelay(true)?;
+        let stream = Stream::connect(address, None)?;
         let mut client = Client {
             address: address.to_owned(),
             software: software.to_owned(),

@@ -7,6 +7,10 @@
 //! over `std::net`, and [`asynchronous`] over any stream that has the traits of `futures-io` (tokio's
 //! and glommio's streams have wrappers for them).
 //!
+//! A client on the broker's own machine may connect by the broker's Unix socket (`native.unix.socket`)
+//! instead of TCP, which costs less: `Client::connect("unix:/run/millrace/native.sock", ..)`, or
+//! [`asynchronous::Client::open`] over a Unix stream of the runtime.
+//!
 //! ```no_run
 //! use millrace_client::blocking::Client;
 //! use millrace_client::{ProducerConfig, Window};
@@ -42,6 +46,7 @@ mod error;
 mod link;
 mod metadata;
 mod producer;
+pub mod stream;
 
 pub use consumer::{Batch, Consumer, Delivery, PartitionDelivery, Position, Window};
 pub use error::Error;

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -83,7 +84,7 @@ struct Conn {
     place: Option<Place>,
     admitted: bool,
     /// Range of the framer's buffer that the ring has.
-    direct: Option<std::ops::Range<usize>>,
+    direct: Option<Range<usize>>,
     /// Nothing more will arrive; closes when what has arrived is handed over.
     ended: bool,
     /// The framer refused a size; nothing is read any more.
@@ -120,8 +121,8 @@ pub struct CoreIo<M> {
     links: CoreLinks,
     admission: Admission,
     frame_bytes_max: usize,
-    /// The listener whose connections speak native frames.
-    native_listener: Option<usize>,
+    /// The listeners whose connections speak native frames.
+    native_listeners: Range<usize>,
     /// What readers that have stalled may hold together; the one that holds most goes first.
     stalled_bytes_max: usize,
     conns: HashMap<ConnId, Conn>,
@@ -179,7 +180,7 @@ impl<M: Machine> CoreIo<M> {
             links,
             admission: Admission::new(frame_memory_bytes, frame_bytes_max),
             frame_bytes_max,
-            native_listener: None,
+            native_listeners: 0..0,
             stalled_bytes_max: frame_memory_bytes,
             conns: HashMap::new(),
             by_place: HashMap::new(),
@@ -202,9 +203,9 @@ impl<M: Machine> CoreIo<M> {
         }
     }
 
-    /// The same, where connections of that listener speak native frames.
-    pub fn with_native_listener(mut self, listener: Option<usize>) -> CoreIo<M> {
-        self.native_listener = listener;
+    /// The same, where connections of those listeners speak native frames.
+    pub fn with_native_listeners(mut self, listeners: Range<usize>) -> CoreIo<M> {
+        self.native_listeners = listeners;
         self
     }
 
@@ -394,7 +395,7 @@ impl<M: Machine> CoreIo<M> {
 
     fn admit_connection(&mut self, now: Now, listener: usize, socket: SocketId, peer: SocketAddr) {
         let conn = conn_id(socket);
-        let framer = if self.native_listener == Some(listener) {
+        let framer = if self.native_listeners.contains(&listener) {
             Framer::native(self.frame_bytes_max)
         } else {
             Framer::new(self.frame_bytes_max)

@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -51,8 +52,8 @@ pub struct CoreConfig {
     pub waker: Waker,
     /// One per configured listener, in their order.
     pub listeners: Vec<Listener>,
-    /// The place among them of the one that speaks native frames.
-    pub native_listener: Option<usize>,
+    /// The places among them of those that speak native frames.
+    pub native_listeners: Range<usize>,
     /// Memory for requests that are being received, in bytes.
     pub frame_memory_bytes: usize,
     /// How many connections there may be, on all cores together.
@@ -175,7 +176,7 @@ async fn serve<M: Machine + 'static>(
         config.frame_bytes_max,
         config.limits,
     )
-    .with_native_listener(config.native_listener);
+    .with_native_listeners(config.native_listeners);
     let work = Work {
         ring,
         tasks,

@@ -37,4 +37,5 @@ pub mod shard;
 pub mod start;
 mod sync;
 pub mod task_queue;
+mod unix_socket;
 mod walk_task;

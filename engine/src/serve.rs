@@ -27,8 +27,8 @@ impl Shard {
             self.actions.push_back(Action::Close { conn });
         }
         let mut connection = Connection::new(listener, peer, now.monotonic_us);
-        let broker = &self.config.broker;
-        if broker.native_listener.is_some() && listener == broker.listeners.len() {
+        // Behind the listeners of the Kafka protocol are those of the native one.
+        if listener >= self.config.broker.listeners.len() {
             connection.native = Some(Box::default());
         }
         self.connections.insert(conn, connection);

@@ -28,6 +28,7 @@ use crate::mesh_link::MeshLinks;
 use crate::metadata::MetadataImage;
 use crate::room;
 use crate::shard::{Shard, ShardConfig};
+use crate::unix_socket::{self, BindError, SocketFile};
 
 /// Memory of a core where nothing else is asked for, at most, in bytes.
 const CORE_MEMORY_BYTES_DEFAULT_MAX: u64 = 192 << 20;
@@ -127,7 +128,9 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             of_core.push(one);
         }
     }
-    let native_listener = open_native(&mut broker, &mut listeners)?;
+    open_native(&mut broker, &mut listeners)?;
+    let unix_socket = open_unix(&broker, &mut listeners)?;
+    let native_listeners = broker.listeners.len()..listeners[0].len();
     let http = open_http(&mut broker)?;
 
     let log_dirs = log_dir::open(&broker.log_dirs, broker.node_id, Uuid::new_v4)
@@ -213,7 +216,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             ring: ring_config,
             waker: waker.clone(),
             listeners,
-            native_listener,
+            native_listeners: native_listeners.clone(),
             frame_memory_bytes: config.memory_bytes / 4,
             limits: Arc::clone(&limits),
             frame_bytes_max: usize::try_from(broker.socket_request_bytes_max).unwrap_or(0),
@@ -265,6 +268,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             .join()
             .map_err(|_| "a core stopped with a panic".to_owned())?;
     }
+    drop(unix_socket);
     tracing::info!("stopped");
     Ok(())
 }
@@ -308,15 +312,12 @@ fn open_http(broker: &mut BrokerConfig) -> Result<Option<TcpListener>, String> {
     }
 }
 
-/// Opens the native listener on every core, behind the others, and gives its place. As with HTTP, the
-/// default is no reason not to start.
-fn open_native(
-    broker: &mut BrokerConfig,
-    listeners: &mut [Vec<Listener>],
-) -> Result<Option<usize>, String> {
+/// Opens the native listener on every core, behind the others. As with HTTP, the default is no reason not
+/// to start.
+fn open_native(broker: &mut BrokerConfig, listeners: &mut [Vec<Listener>]) -> Result<(), String> {
     let asked_for = broker.statics().contains_key("native.listener");
     let Some(place) = &mut broker.native_listener else {
-        return Ok(None);
+        return Ok(());
     };
     let address = resolve(place)?;
     let bound = if asked_for {
@@ -330,17 +331,47 @@ fn open_native(
                 place.port = one.local().port();
                 of_core.push(one);
             }
-            Ok(Some(broker.listeners.len()))
+            Ok(())
         }
         Err(error) if error.kind() == ErrorKind::AddrInUse && !asked_for => {
             tracing::warn!(
                 "the native protocol is off: its default place {place} is taken; set native.listener"
             );
             broker.native_listener = None;
-            Ok(None)
+            Ok(())
         }
         Err(error) => Err(format!("cannot listen on native.listener={place}: {error}")),
     }
+}
+
+/// Opens the Unix socket of the native protocol for every core, behind all others. A live one may be that
+/// of a broker that was killed a moment ago, as in [`listen`].
+fn open_unix(
+    broker: &BrokerConfig,
+    listeners: &mut [Vec<Listener>],
+) -> Result<Option<SocketFile>, String> {
+    let Some(path) = &broker.native_unix_socket else {
+        return Ok(None);
+    };
+    let bind = || unix_socket::bind(path, listeners.len(), BACKLOG_USUAL);
+    let mut bound = bind();
+    for _ in 0..PORT_TRIES {
+        if !matches!(bound, Err(BindError::Served | BindError::Busy)) {
+            break;
+        }
+        thread::sleep(PORT_PAUSE);
+        bound = bind();
+    }
+    let (group, file) = bound.map_err(|error| {
+        format!(
+            "cannot listen on native.unix.socket={}: {error}",
+            path.display()
+        )
+    })?;
+    for (of_core, one) in listeners.iter_mut().zip(group) {
+        of_core.push(one);
+    }
+    Ok(Some(file))
 }
 
 fn store_config(
@@ -452,6 +483,7 @@ fn resolve(place: &HostPort) -> Result<SocketAddr, String> {
 
 fn ready_line(broker: &BrokerConfig, cpus: &[usize], cluster_id: &str) -> String {
     let native = broker.native_listener.iter();
+    let unix = broker.native_unix_socket.iter();
     let listeners: Vec<String> = broker
         .listeners
         .iter()
@@ -462,6 +494,7 @@ fn ready_line(broker: &BrokerConfig, cpus: &[usize], cluster_id: &str) -> String
             )
         })
         .chain(native.map(|place| format!("native://{place}")))
+        .chain(unix.map(|path| format!("unix:{}", path.display())))
         .collect();
     let http = broker.http_listener.as_ref().map_or_else(
         || "off".to_owned(),

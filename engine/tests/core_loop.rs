@@ -161,7 +161,7 @@ impl Cores {
                 ring: RingConfig::default(),
                 waker: wakers[core].clone(),
                 listeners: std::mem::take(&mut listeners),
-                native_listener: None,
+                native_listeners: 0..0,
                 frame_memory_bytes: 16 << 20,
                 limits: Arc::clone(&limits),
                 frame_bytes_max: FRAME_BYTES_MAX,

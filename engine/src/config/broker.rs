@@ -29,6 +29,8 @@ pub struct BrokerConfig {
     pub http_listener: Option<HostPort>,
     /// `native.listener`; `None` switches the native protocol off.
     pub native_listener: Option<HostPort>,
+    /// `native.unix.socket`, an absolute path; `None` switches the Unix socket off.
+    pub native_unix_socket: Option<PathBuf>,
     /// `idle.poll.rounds`: turns without work before a core sleeps.
     pub idle_poll_rounds: u32,
     /// `record.validation.walk.enable`.
@@ -220,6 +222,7 @@ impl BrokerConfig {
         let own_listener = |key: &str| own_listener(key, &layers.text(key).unwrap_or_default());
         let http_listener = own_listener("http.listener")?;
         let native_listener = own_listener("native.listener")?;
+        let native_unix_socket = unix_socket(&layers)?;
         let log_dirs = log_dirs(&layers)?;
         let node_id = node_id(&layers, &statics)?;
         let per_ip_overrides = per_ip_overrides(&layers)?;
@@ -231,6 +234,7 @@ impl BrokerConfig {
             log_dirs,
             http_listener,
             native_listener,
+            native_unix_socket,
             idle_poll_rounds: layers.u32("idle.poll.rounds"),
             record_walk_enable: layers.bool("record.validation.walk.enable"),
             num_partitions: layers.i32("num.partitions"),
@@ -407,6 +411,27 @@ fn own_listener(key: &str, text: &str) -> Result<Option<HostPort>, ConfigError> 
             "host:port, or empty for none",
         )),
     }
+}
+
+fn unix_socket(layers: &Layers<'_>) -> Result<Option<PathBuf>, ConfigError> {
+    const KEY: &str = "native.unix.socket";
+    let text = layers.text(KEY).unwrap_or_default();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let path = Path::new(&text);
+    if !path.is_absolute() || path.file_name().is_none() || text.ends_with('/') {
+        let allowed = "the absolute path of a socket, or empty for none";
+        return Err(ConfigError::invalid(KEY, &text, allowed));
+    }
+    if text.len() > ring::UNIX_PATH_BYTES_MAX {
+        let allowed = format!(
+            "a path of at most {} bytes: the kernel takes no more for a socket",
+            ring::UNIX_PATH_BYTES_MAX
+        );
+        return Err(ConfigError::invalid(KEY, &text, allowed));
+    }
+    Ok(Some(path.to_owned()))
 }
 
 fn log_dirs(layers: &Layers<'_>) -> Result<Vec<PathBuf>, ConfigError> {

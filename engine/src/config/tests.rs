@@ -152,6 +152,40 @@ fn several_named_listeners() {
 }
 
 #[test]
+fn the_unix_socket_is_off_unless_it_has_a_place_that_the_kernel_takes() {
+    assert_eq!(config("").native_unix_socket, None);
+    assert_eq!(config("native.unix.socket=").native_unix_socket, None);
+    let longest = format!("/{}", "x".repeat(106));
+    for path in ["/run/millrace/native.sock", &longest] {
+        let config = config(&format!("native.listener=\nnative.unix.socket={path}"));
+        assert_eq!(config.native_unix_socket, Some(path.into()));
+        assert_eq!(config.native_listener, None, "one goes without the other");
+    }
+    let too_long = format!("/{}", "x".repeat(107));
+    for (path, allowed) in [
+        (
+            "run/native.sock",
+            "the absolute path of a socket, or empty for none",
+        ),
+        ("/", "the absolute path of a socket, or empty for none"),
+        (
+            "/run/millrace/",
+            "the absolute path of a socket, or empty for none",
+        ),
+        (
+            too_long.as_str(),
+            "a path of at most 107 bytes: the kernel takes no more for a socket",
+        ),
+    ] {
+        let error = load(&format!("native.unix.socket={path}"), &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("native.unix.socket={path} is not allowed: {allowed}")
+        );
+    }
+}
+
+#[test]
 fn bad_values_name_key_value_and_what_is_allowed() {
     let table = [
         (

@@ -116,20 +116,24 @@ fn broker_answer(shard: &Shard) -> MetadataAnswer {
         ..MetadataAnswer::default()
     };
     let broker = &shard.config.broker;
-    if let Some(place) = &broker.native_listener {
-        let host = match broker.listeners.first() {
+    let (host, port) = match &broker.native_listener {
+        // There is a Unix socket only: no address leads here.
+        None => ("", 0),
+        Some(place) => match broker.listeners.first() {
             // Clients reach every interface by the name that they are told for the Kafka protocol.
-            Some(listener) if place.is_wildcard() => &listener.advertised.host,
-            _ => &place.host,
-        };
-        let (host_start, host_bytes) = push_text(&mut answer.texts, host);
-        answer.brokers.push(BrokerRow {
-            node_id: image.node_id(),
-            host_start,
-            host_bytes,
-            port: place.port,
-        });
-    }
+            Some(listener) if place.is_wildcard() => {
+                (listener.advertised.host.as_str(), place.port)
+            }
+            _ => (place.host.as_str(), place.port),
+        },
+    };
+    let (host_start, host_bytes) = push_text(&mut answer.texts, host);
+    answer.brokers.push(BrokerRow {
+        node_id: image.node_id(),
+        host_start,
+        host_bytes,
+        port,
+    });
     answer
 }
 

@@ -11,6 +11,8 @@ pub static OWN: &[KeySpec] = keys! {
     "Turns without work that a core makes before it sleeps; more lowers latency and costs processor time.";
     "native.listener": String, "127.0.0.1:9192", Any, Honoured, Static;
     "Where the native protocol is served, as host:port; empty switches it off.";
+    "native.unix.socket": String, "", Any, Honoured, Static;
+    "Where the native protocol is served beside that on a Unix stream socket, as an absolute path; empty switches it off.";
     "record.validation.walk.enable": Boolean, "true", Any, Honoured, Static;
     "Whether the records inside compressed batches are checked one by one, as Kafka does; false trusts the producers.";
 };
