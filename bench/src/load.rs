@@ -16,6 +16,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use client::stream::unix_path;
 
 use crate::payload::Random;
 use crate::{Failure, process};
@@ -30,7 +31,8 @@ use wire::{Batch, Wire};
 /// The options of `millrace bench load`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// The brokers to start from, like host1:9092,host2:9092; with the native protocol, its listener.
+    /// The brokers to start from, like host1:9092,host2:9092; with the native protocol, its listener, or its Unix
+    /// socket as unix:/path.
     #[arg(long, value_name = "HOST:PORT")]
     pub bootstrap_server: String,
     /// The protocol that requests are made of.
@@ -226,6 +228,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure(
             "--kafka-server belongs to --protocol native".to_owned(),
         ));
+    }
+    if arguments.protocol == Protocol::Kafka && unix_path(&arguments.bootstrap_server).is_some() {
+        return Err(Failure(format!(
+            "{} is a Unix socket: that takes --protocol native",
+            arguments.bootstrap_server
+        )));
     }
     let outcome = match arguments.protocol {
         Protocol::Kafka => {

@@ -1,10 +1,11 @@
-//! The perf tools over the native protocol, with the Rust client: what is named by `native://HOST:PORT`. The calling thread does everything; knows no option's name, and no group: a reader has all partitions.
+//! The perf tools over the native protocol, with the Rust client: what is named by `native://HOST:PORT` or `unix:/PATH`. The calling thread does everything; knows no option's name, and no group: a reader has all partitions.
 
 use std::collections::VecDeque;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use client::blocking::{BlockingConsumer, BlockingProducer, Client};
+use client::stream::{UNIX_SCHEME, unix_path};
 use client::{Acknowledged, Error, ProducerConfig, TopicId, Window};
 use hdrhistogram::Histogram;
 use storage::batch::Compression;
@@ -32,18 +33,23 @@ impl From<Error> for Failure {
     }
 }
 
-/// The address of the native listener, if the bootstrap servers name one.
+/// The address of the native listener, if the bootstrap servers name one; a Unix socket keeps its scheme, by
+/// which the client knows it.
 pub fn address(properties: &Properties) -> Option<&str> {
-    let servers = properties.get("bootstrap.servers")?;
-    servers.trim().strip_prefix(SCHEME)
+    let servers = properties.get("bootstrap.servers")?.trim();
+    servers
+        .strip_prefix(SCHEME)
+        .or_else(|| unix_path(servers).map(|_| servers))
 }
 
 fn connect(properties: &Properties) -> Result<Client, Failure> {
-    let address = address(properties)
-        .ok_or_else(|| Failure(format!("bootstrap.servers must begin with {SCHEME}")))?;
+    let address = address(properties).ok_or_else(|| {
+        Failure(format!(
+            "bootstrap.servers must begin with {SCHEME} or {UNIX_SCHEME}"
+        ))
+    })?;
     let software = properties.get("client.id").map_or("perf", String::as_str);
-    Client::connect(address, software)
-        .map_err(|error| Failure(format!("{SCHEME}{address}: {error}")))
+    Client::connect(address, software).map_err(|error| Failure(format!("{address}: {error}")))
 }
 
 /// A producer with Java's defaults, changed by these properties; those without a counterpart are told.
@@ -421,6 +427,9 @@ mod tests {
     fn only_the_scheme_means_the_native_protocol() {
         let of = |servers| properties(&[("bootstrap.servers", servers)]);
         assert_eq!(address(&of("native://h:9192")), Some("h:9192"));
+        for unix in ["unix:/run/native.sock", "native://unix:/run/native.sock"] {
+            assert_eq!(address(&of(unix)), Some("unix:/run/native.sock"));
+        }
         assert_eq!(address(&of("h:9092,native://h:9192")), None);
         assert_eq!(address(&Properties::new()), None);
     }

@@ -1,9 +1,10 @@
 //! One connection of the load generator: its prepared requests in turn, what is under way, and the bytes of answers. The generator's thread; knows no protocol and reads no clock.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+use client::stream::Stream;
 
 use crate::Failure;
 use crate::load::wire::{Prepared, Wire};
@@ -22,33 +23,19 @@ pub struct Sent {
     pub actual_ns: u64,
 }
 
-/// Connects, with Nagle's delay off.
+/// Connects to `host:port`, with Nagle's delay off, or to `unix:/path`.
 ///
 /// # Errors
 /// If nobody answers there.
-pub fn dial(address: &str) -> Result<TcpStream, Failure> {
-    let cannot =
-        |why: &dyn std::fmt::Display| Failure(format!("cannot connect to {address}: {why}"));
-    let mut last = None;
-    for found in address.to_socket_addrs().map_err(|error| cannot(&error))? {
-        match TcpStream::connect_timeout(&found, CONNECT_TIMEOUT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(match last {
-        Some(error) => cannot(&error),
-        None => cannot(&"the name has no address"),
-    })
+pub fn dial(address: &str) -> Result<Stream, Failure> {
+    Stream::connect(address, Some(CONNECT_TIMEOUT))
+        .map_err(|why| Failure(format!("cannot connect to {address}: {why}")))
 }
 
 /// A connection that does not block.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     requests: Vec<Prepared>,
     /// By a request's number: when it was sent, while it is under way.
     under_way: Vec<Option<Sent>>,
@@ -74,7 +61,7 @@ impl Connection {
     ///
     /// # Errors
     /// If the stream cannot be made non-blocking.
-    pub fn new(stream: TcpStream, requests: Vec<Prepared>) -> Result<Connection, Failure> {
+    pub fn new(stream: Stream, requests: Vec<Prepared>) -> Result<Connection, Failure> {
         assert!(!requests.is_empty(), "a connection without requests");
         stream.set_nonblocking(true)?;
         Ok(Connection {

@@ -1,8 +1,8 @@
 //! Produce over the native protocol, version 1. The generator's thread; knows no clock, and of the socket only the greeting.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 
+use client::stream::Stream;
 use client::{Link, TopicId};
 use net::kafka::error::ErrorCode;
 use net::native::v1::{ArchivedProduceAnswer, Produce, ProducePart, VERSION};
@@ -40,7 +40,7 @@ impl Wire for NativeWire {
     const NAME: &'static str = "native";
     const IN_ORDER: bool = true;
 
-    fn open(&self, stream: &mut TcpStream) -> Result<(), Failure> {
+    fn open(&self, stream: &mut Stream) -> Result<(), Failure> {
         let mut link = Link::new("millrace-bench");
         stream.write_all(link.output())?;
         link.on_written(link.output().len());

@@ -1,7 +1,6 @@
 //! What a protocol is to the load generator: how a request is made before the run, where an answer ends, and whether it says yes. The generator's thread; knows no socket and no clock.
 
-use std::net::TcpStream;
-
+use client::stream::Stream;
 use storage::batch::Compression;
 use storage::builder::BatchBuilder;
 
@@ -56,7 +55,7 @@ pub trait Wire {
     ///
     /// # Errors
     /// A sentence for the operator.
-    fn open(&self, _stream: &mut TcpStream) -> Result<(), Failure> {
+    fn open(&self, _stream: &mut Stream) -> Result<(), Failure> {
         Ok(())
     }
 
