@@ -8,7 +8,7 @@
 //! and glommio's streams have wrappers for them).
 //!
 //! A client on the broker's own machine may connect by the broker's Unix socket (`native.unix.socket`)
-//! instead of TCP, which costs less: `Client::connect("unix:/run/millrace/native.sock", ..)`, or
+//! instead of TCP's loopback: `Client::connect("unix:/run/millrace/native.sock", ..)`, or
 //! [`asynchronous::Client::open`] over a Unix stream of the runtime.
 //!
 //! ```no_run

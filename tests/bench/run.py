@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -71,9 +72,10 @@ class Ranks:
 
 
 class Suite:
-    def __init__(self, broker, native_port, directory):
+    def __init__(self, broker, native_port, socket, directory):
         self.broker = broker
         self.native = f"127.0.0.1:{native_port}"
+        self.unix = f"unix:{socket}"
         self.directory = directory
         self.report_of = None
 
@@ -86,8 +88,9 @@ class Suite:
 
     def load(self, protocol, topic, *options):
         where = ["--bootstrap-server", self.broker.bootstrap]
-        if protocol == "native":
-            where = ["--protocol", "native", "--bootstrap-server", self.native, "--kafka-server", self.broker.bootstrap]
+        if protocol != "kafka":
+            address = self.unix if protocol == "unix" else self.native
+            where = ["--protocol", "native", "--bootstrap-server", address, "--kafka-server", self.broker.bootstrap]
         return json.loads(self.run("bench", "load", *where, "--topic", topic, "--create-topic", "--output", "json",
                                    "--broker-pid", self.broker.process.pid, *options))
 
@@ -104,7 +107,7 @@ class Suite:
     def a_second_of_load(self, protocol):
         told = self.load(protocol, f"second-{protocol}", "--connections", 4, "--record-size", 100, "--warmup-seconds", 0.2,
                          "--seconds", 1)
-        assert told["workload"]["protocol"] == protocol, told["workload"]
+        assert told["workload"]["protocol"] == ("kafka" if protocol == "kafka" else "native"), told["workload"]
         assert told["requests"] > 0 and told["value_bytes"] == 100 * told["records"], told
         assert told["broker"]["cpu_seconds"] > 0 and told["broker"]["resident_bytes_max"] > 1 << 20, told["broker"]
         for beginning in ("latency_from_intended_us", "latency_from_actual_us"):
@@ -229,20 +232,20 @@ class Suite:
         assert longest >= SHOWN_S * 1e6, f"the longest publish latency from the intended time is {longest} us"
         assert of["publish", "sent"]["p50"] < SHOWN_S * 1e6 / 2, of["publish", "sent"]
 
-    def perf_tools_over_the_native_protocol(self):
-        servers = ["--bootstrap-server", f"native://{self.native}"]
-        out = self.run("producer-perf-test", *servers, "--topic", "perf", "--num-records", 5000, "--record-size", 100,
+    def perf_tools_over_the_native_protocol(self, address, perf):
+        servers = ["--bootstrap-server", address]
+        out = self.run("producer-perf-test", *servers, "--topic", perf, "--num-records", 5000, "--record-size", 100,
                        "--throughput", -1, "--command-property", "buffer.memory=100000")
         assert re.search(r"^5000 records sent, .* ms 99\.9th\.$", out, re.MULTILINE), out
-        assert self.ends("perf", 1) == 5000
-        row = self.run("consumer-perf-test", *servers, "--topic", "perf", "--num-records", 5000, "--hide-header")
+        assert self.ends(perf, 1) == 5000
+        row = self.run("consumer-perf-test", *servers, "--topic", perf, "--num-records", 5000, "--hide-header")
         cells = [cell.strip() for cell in row.strip().split(",")]
         assert cells[4] == "5000" and near(float(cells[2]), 500_000 / 2**20, 0.001), row
         # The other protocol reads the same.
-        row = self.run("consumer-perf-test", "--bootstrap-server", self.broker.bootstrap, "--topic", "perf", "--num-records", 5000,
+        row = self.run("consumer-perf-test", "--bootstrap-server", self.broker.bootstrap, "--topic", perf, "--num-records", 5000,
                        "--hide-header")
         assert row.split(",")[4].strip() == "5000", row
-        out = self.run("e2e-latency", *servers, "--topic", "there-and-back", "--num-records", 20, "--producer-acks", "all",
+        out = self.run("e2e-latency", *servers, "--topic", f"{perf}-and-back", "--num-records", 20, "--producer-acks", "all",
                        "--record-size", 50)
         assert "Avg latency: " in out and "99.9th = " in out, out
 
@@ -254,17 +257,21 @@ def main():
     report = Report(options.filter)
     port = server.free_port()
     directory = server.INTEROP / "run" / "bench"
-    broker = server.Server("millrace", directory, 1, {"native.listener": f"127.0.0.1:{port}"})
+    # Where the suites keep their files, a path may be longer than a socket's can be.
+    places = tempfile.TemporaryDirectory(prefix="millrace-")
+    socket = pathlib.Path(places.name) / "native.sock"
+    broker = server.Server("millrace", directory, 1, {"native.listener": f"127.0.0.1:{port}", "native.unix.socket": str(socket)})
     try:
         broker.start()
-        suite = Suite(broker, port, directory)
-        for protocol in ("kafka", "native"):
+        suite = Suite(broker, port, socket, directory)
+        for protocol in ("kafka", "native", "unix"):
             report.case(f"bench: a second of load, {protocol}", lambda: suite.a_second_of_load(protocol))
             report.case(f"bench: exactly what was sent is there, {protocol}", lambda: suite.exactly_what_was_sent_is_there(protocol))
         report.case("bench: a tiny workload", suite.a_tiny_workload)
         report.case("bench: .hlog and .hgrm are read by another language", suite.hdr_files_are_read_by_another_language)
         report.case("bench: a report from its JSON", suite.a_report_from_its_json)
-        report.case("bench: perf tools over the native protocol", suite.perf_tools_over_the_native_protocol)
+        for address, topic in ((f"native://{suite.native}", "perf"), (suite.unix, "perf-unix")):
+            report.case(f"bench: perf tools over the native protocol, {topic}", lambda: suite.perf_tools_over_the_native_protocol(address, topic))
         for protocol in ("kafka", "native"):
             report.case(f"bench: a broker stopped for a second shows, {protocol}", lambda: suite.a_stopped_broker_shows(protocol))
         report.case("bench: a broker stopped for a second shows in a workload", suite.a_stopped_broker_shows_in_a_workload)
@@ -273,6 +280,7 @@ def main():
         report.fail("bench: the broker serves", error)
     finally:
         broker.kill()
+        places.cleanup()
     report.finish()
 
 

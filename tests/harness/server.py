@@ -88,6 +88,11 @@ class Server:
         self.properties = self.directory / "server.properties"
         self.properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
 
+    def change(self, overrides):
+        """Changes properties for the next start."""
+        self.overrides.update(overrides)
+        self._write_properties()
+
     def _command(self):
         if self.kind == "millrace":
             command = [str(BINARY), "start", str(self.properties), "--cores", str(self.cores)]

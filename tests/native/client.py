@@ -262,9 +262,16 @@ class Answer(dict):
 
 
 class Connection:
-    def __init__(self, host, port, versions=(1, 1), hello=True):
-        self.socket = socket.create_connection((host, port), timeout=20)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """To a host and port, or to the path of a Unix socket."""
+
+    def __init__(self, host, port=None, versions=(1, 1), hello=True):
+        if port is None:
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.socket.settimeout(20)
+            self.socket.connect(host)
+        else:
+            self.socket = socket.create_connection((host, port), timeout=20)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.next_id = 1
         self.deliveries = []
         if hello:

@@ -4,10 +4,15 @@ Knows the page's client, and Kafka's protocol to look at the same log from the o
 """
 
 import argparse
+import os
 import pathlib
 import re
+import select
+import socket
+import stat
 import struct
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -29,14 +34,22 @@ def examples():
 
 
 class Suite:
-    def __init__(self, port):
+    """Over TCP, or over the Unix socket at `path`. Topics of the one are not those of the other."""
+
+    def __init__(self, port, path=None):
         self.port = port
+        self.path = path
 
     def connect(self, **how):
+        if self.path is not None:
+            return Connection(self.path, **how)
         return Connection("127.0.0.1", self.port, **how)
 
+    def named(self, name):
+        return name if self.path is None else f"{name}-unix"
+
     def topic(self, connection, name, partitions=1):
-        (topic,) = connection.metadata(name, create=True)["topics"]
+        (topic,) = connection.metadata(self.named(name), create=True)["topics"]
         assert topic["error"] == 0, topic
         return topic["topic_id"]
 
@@ -100,17 +113,18 @@ class Suite:
 
     def metadata(self):
         with self.connect() as connection:
+            meta = self.named("meta")
             topic_id = self.topic(connection, "meta")
-            answer = connection.metadata("meta", "missing", "meta", "b@d")
-            assert [(one["name"], one["error"]) for one in answer["topics"]] == [("meta", 0), ("missing", 3), ("b@d", 17)], answer
+            answer = connection.metadata(meta, "missing", meta, "b@d")
+            assert [(one["name"], one["error"]) for one in answer["topics"]] == [(meta, 0), ("missing", 3), ("b@d", 17)], answer
             (broker,) = answer["brokers"]
             assert broker["port"] == self.port and broker["node_id"] == answer["controller_id"] == 1, answer
             assert len(answer["topics"][0]["partitions"]) == 1, answer
             leader = answer["topics"][0]["partitions"][0]
             assert (leader["partition"], leader["leader_id"], leader["error"]) == (0, 1, 0), leader
             answer = connection.metadata(ids=[topic_id, NOWHERE])
-            assert [(one["name"], one["error"]) for one in answer["topics"]] == [("meta", 0), ("", 100)], answer
-            assert "meta" in [one["name"] for one in connection.metadata(everything=True)["topics"]]
+            assert [(one["name"], one["error"]) for one in answer["topics"]] == [(meta, 0), ("", 100)], answer
+            assert meta in [one["name"] for one in connection.metadata(everything=True)["topics"]]
 
     def produce_and_fetch(self):
         with self.connect() as connection:
@@ -340,13 +354,61 @@ class Suite:
             topic_id = self.topic(native, "shared")
             native.produce([(topic_id, 0, batch([b"from native"]))])
             part_data = {"Index": 0, "Records": kafka_batch.batch([(None, b"from kafka")])}
-            answer = kafka.request("Produce", 9, {"Acks": -1, "TimeoutMs": 1000, "TopicData": [{"Name": "shared", "PartitionData": [part_data]}]})
+            answer = kafka.request("Produce", 9, {"Acks": -1, "TimeoutMs": 1000, "TopicData": [{"Name": self.named("shared"), "PartitionData": [part_data]}]})
             assert answer["Responses"][0]["PartitionResponses"][0]["BaseOffset"] == 1, answer
             assert values_of(native.fetch([part(topic_id, 0, 0)]).records) == [(0, b"from native"), (1, b"from kafka")]
             asked = {"Partition": 0, "FetchOffset": 0, "PartitionMaxBytes": 1 << 20}
-            answer = kafka.request("Fetch", 11, {"MaxWaitMs": 10, "MinBytes": 1, "MaxBytes": 1 << 20, "SessionEpoch": -1, "ReplicaId": -1, "Topics": [{"Topic": "shared", "Partitions": [asked]}]})
+            answer = kafka.request("Fetch", 11, {"MaxWaitMs": 10, "MinBytes": 1, "MaxBytes": 1 << 20, "SessionEpoch": -1, "ReplicaId": -1, "Topics": [{"Topic": self.named("shared"), "Partitions": [asked]}]})
             (one,) = answer["Responses"][0]["Partitions"]
             assert values_of(one["Records"]) == [(0, b"from native"), (1, b"from kafka")]
+
+
+def served(report, cases, cores, path):
+    """All cases over TCP and over a Unix socket, and what becomes of the socket's file."""
+    port = server.free_port()
+    overrides = {"native.listener": f"127.0.0.1:{port}", "native.unix.socket": path}
+    broker = server.Server("millrace", server.INTEROP / "run" / f"native-{cores}", int(cores), overrides)
+    try:
+        broker.start()
+        for way, suite in (("TCP", Suite(port)), ("Unix", Suite(port, path))):
+            for name in cases:
+                report.case(f"native, {cores} cores, {way}: {name}", getattr(suite, name))
+            report.case(f"native, {cores} cores, {way}: both_protocols_share_the_log", lambda: suite.both_protocols_share_the_log(broker.port))
+        report.case(f"native, {cores} cores, Unix: sent_descriptors_are_dropped", lambda: sent_descriptors_are_dropped(path))
+        report.check(f"native, {cores} cores: the broker is alive", broker.alive(), broker.log_tail)
+        report.case(f"native, {cores} cores: the file of the Unix socket", lambda: the_file(broker, path))
+    except AssertionError as error:
+        report.fail(f"native, {cores} cores: the broker serves", error)
+    finally:
+        broker.kill()
+
+
+def sent_descriptors_are_dropped(path):
+    """Whoever sends descriptors beside a frame gets his answer, and the broker keeps none of them."""
+    reader, writer = os.pipe()
+    with Connection(path) as connection, open(reader, "rb") as ours:
+        whole = client.frame(OFFSETS, client.encode_body("Offsets", {"questions": []}), 5)
+        assert socket.send_fds(connection.socket, [whole], [writer]) == len(whole)
+        os.close(writer)
+        answer = connection.answer(OFFSETS, 5)
+        assert answer["results"] == [], answer
+        # The end of the pipe: nobody has its other side any more.
+        (readable, _, _) = select.select([ours], [], [], 20)
+        assert readable and ours.read() == b"", "the broker holds a descriptor"
+
+
+def the_file(broker, path):
+    """It outlives a kill, is replaced by the next start (with no other native listener), and goes with a stop."""
+    broker.kill()
+    mode = os.stat(path).st_mode
+    assert stat.S_ISSOCK(mode) and stat.S_IMODE(mode) == 0o660, oct(mode)
+    broker.change({"native.listener": ""})
+    broker.start()
+    with Connection(path) as connection:
+        (one,) = connection.metadata()["brokers"]
+        assert (one["node_id"], one["host_bytes"], one["port"]) == (connection.hello["node_id"], 0, 0), one
+    assert broker.stop() == 0, broker.log_tail()
+    assert not os.path.exists(path), "the file is left"
 
 
 def main():
@@ -355,6 +417,7 @@ def main():
     parser.add_argument("--cores", default="1,2")
     parser.add_argument("--filter")
     parser.add_argument("--port", type=int, help="the native port of a broker that runs already")
+    parser.add_argument("--socket", help="the native Unix socket of that broker")
     options = parser.parse_args()
     report = Report(options.filter)
     cases = [
@@ -366,22 +429,12 @@ def main():
         report.finish()
     if options.port:
         for name in cases:
-            report.case(name, getattr(Suite(options.port), name))
+            report.case(name, getattr(Suite(options.port, options.socket), name))
         report.finish()
     for cores in options.cores.split(","):
-        port = server.free_port()
-        broker = server.Server("millrace", server.INTEROP / "run" / f"native-{cores}", int(cores), {"native.listener": f"127.0.0.1:{port}"})
-        try:
-            broker.start()
-            suite = Suite(port)
-            for name in cases:
-                report.case(f"native, {cores} cores: {name}", getattr(suite, name))
-            report.case(f"native, {cores} cores: both_protocols_share_the_log", lambda: suite.both_protocols_share_the_log(broker.port))
-            report.check(f"native, {cores} cores: the broker is alive", broker.alive(), broker.log_tail)
-        except AssertionError as error:
-            report.fail(f"native, {cores} cores: the broker serves", error)
-        finally:
-            broker.kill()
+        with tempfile.TemporaryDirectory(prefix="millrace-") as directory:
+            # Where the suites keep their files, a path may be longer than a socket's can be.
+            served(report, cases, cores, str(pathlib.Path(directory) / "native.sock"))
     report.finish()
 
 

@@ -144,6 +144,18 @@ fn options_have_sound_defaults_and_bounds() {
     }
 }
 
+#[test]
+fn a_unix_socket_is_for_the_native_protocol() {
+    let mut kafka = arguments(&[]);
+    kafka.bootstrap_server = "unix:/nowhere/at/all".to_owned();
+    let why = run(&kafka).expect_err("no Kafka there").0;
+    assert!(why.ends_with("takes --protocol native"), "{why}");
+    let mut native = arguments(&["--protocol", "native"]);
+    native.bootstrap_server = kafka.bootstrap_server;
+    let why = run(&native).expect_err("nobody is there").0;
+    assert!(why.contains("unix:/nowhere/at/all: No such file"), "{why}");
+}
+
 /// Runs the generator against a bare loop of its own.
 fn against_bare(options: &[&str]) -> Result<Summary, Failure> {
     let directory = tempfile::tempdir().unwrap();
