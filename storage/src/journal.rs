@@ -32,6 +32,10 @@ pub(crate) use format::{
 
 /// How many writes may be in flight at once.
 const IN_FLIGHT_MAX: usize = 2;
+/// Behind a write of at least this size the next one gathers until it is as large itself, or until that
+/// one is done: each write pays for a flush, which takes a device about as long as so many bytes do, and
+/// devices take one thing after the other.
+const MATCHED_BYTES_MIN: u64 = 128 << 10;
 /// Size of the buffers that turns are gathered into; larger batches get one of their own.
 const ARENA_BYTES: usize = 512 << 10;
 /// A write is sealed early when it has grown to this, so that one flush does not wait for a flood.
@@ -83,6 +87,7 @@ struct Waiting {
 
 struct InFlight {
     sequence: u64,
+    bytes: u64,
     sync: bool,
     /// The write and its companions, as far as they are not done.
     left: usize,
@@ -242,10 +247,16 @@ impl Journal {
         open.parts.push(part);
     }
 
-    /// Whether a turn's end should seal: something is gathered and a place in flight is free. Else it
-    /// goes on gathering for the next write.
+    /// Whether a turn's end should seal: something is gathered, a place in flight is free, and what is
+    /// gathered is worth a flush of its own beside the one that is awaited. Else it goes on gathering for
+    /// the next write.
     pub(crate) fn should_seal(&self) -> bool {
-        self.open.is_some() && self.may_seal()
+        let matched = |open: &OpenWrite| {
+            self.in_flight.back().is_none_or(|ahead| {
+                ahead.bytes < MATCHED_BYTES_MIN || open.used as u64 >= ahead.bytes
+            })
+        };
+        self.may_seal() && self.open.as_ref().is_some_and(matched)
     }
 
     /// Whether a write that is sealed now may go out.
@@ -341,6 +352,7 @@ impl Journal {
         let (sequence, sync) = (waiting.sequence, waiting.sync);
         self.in_flight.push_back(InFlight {
             sequence,
+            bytes,
             sync,
             left: 1 + waiting.companions.len(),
         });

@@ -120,6 +120,48 @@ fn writes_are_chained() {
     assert_eq!((first.durable_sequence, second.durable_sequence), (0, 1));
 }
 
+/// Behind a large write a small one waits: for company, or for the large one's end.
+#[test]
+fn behind_a_large_write_the_next_gathers_until_it_is_as_large() {
+    let gather = |journal: &mut Journal, bytes: usize| {
+        journal.add(LogId(0), entry(EntryKind::Append, 10), bytes, true, |out| {
+            out.fill(1)
+        });
+    };
+    let mut journal = Journal::new(Path::new("/d"), 4, CoreId(1), SALT, 4 << 20, 3);
+    assert!(matches!(journal.poll_need(false), JournalNeed::File { .. }));
+    journal.on_file_made(0, 4 << 20);
+
+    // Small ones go one behind the other.
+    gather(&mut journal, 1000);
+    assert!(journal.should_seal());
+    let first = journal.seal().expect("gathered");
+    journal.enqueue(&first, Vec::new());
+    let (first, _) = journal.poll_write(1).expect("a free place");
+    gather(&mut journal, 10);
+    assert!(journal.should_seal());
+    journal.on_write_done(first, &Ok(()));
+
+    let large = MATCHED_BYTES_MIN as usize;
+    gather(&mut journal, large);
+    assert!(journal.should_seal(), "nothing is ahead");
+    let second = journal.seal().expect("gathered");
+    journal.enqueue(&second, Vec::new());
+    let (second, _) = journal.poll_write(2).expect("a free place");
+    gather(&mut journal, large / 2);
+    assert!(!journal.should_seal(), "half of what is ahead");
+    gather(&mut journal, large);
+    assert!(journal.should_seal(), "as much as is ahead");
+    let third = journal.seal().expect("gathered");
+    journal.enqueue(&third, Vec::new());
+    let (third, _) = journal.poll_write(3).expect("a free place");
+    journal.on_write_done(second, &Ok(()));
+    gather(&mut journal, 10);
+    assert!(!journal.should_seal(), "a large one is ahead still");
+    journal.on_write_done(third, &Ok(()));
+    assert!(journal.should_seal(), "nothing is ahead any more");
+}
+
 /// Rules 2 and 4: a write begins on a block of its own, two are in flight, and the durable mark is the
 /// contiguous prefix in whatever order they complete.
 #[test]
