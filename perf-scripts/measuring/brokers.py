@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 from . import machine
@@ -161,11 +162,15 @@ class Millrace(Process):
         self.binary = binary
         self.http_port = http_port
         self.native_port = native_port
+        # A socket's path has room for a hundred characters, which a build directory may take.
+        self.socket_directory = tempfile.mkdtemp(prefix="millrace-") if native_port else None
+        self.native_socket = f"{self.socket_directory}/native" if native_port else None
         self.overrides = {
             "log.dirs": self.directory / "data",
             "listeners": f"PLAINTEXT://{self.address}",
             "http.listener": f"127.0.0.1:{http_port}" if http_port else "",
             "native.listener": f"127.0.0.1:{native_port}" if native_port else "",
+            "native.unix.socket": self.native_socket or "",
             "offsets.topic.replication.factor": 1,
             "group.initial.rebalance.delay.ms": 0,
             **(overrides or {}),
@@ -180,6 +185,11 @@ class Millrace(Process):
         for key, value in self.overrides.items():
             command += ["--override", f"{key}={value}"]
         return command
+
+    def remove(self):
+        super().remove()
+        if self.socket_directory:
+            shutil.rmtree(self.socket_directory, ignore_errors=True)
 
 
 def kafka_libraries(given=None):

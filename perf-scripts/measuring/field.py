@@ -74,7 +74,7 @@ class Field:
 
     def lasting_server(self, side):
         """The broker of a side that lives on from run to run; started when it is first asked for."""
-        name = {"kafka-flush": "kafka", "native": "millrace"}.get(side, side)
+        name = {"kafka-flush": "kafka", "native": "millrace", "native-unix": "millrace"}.get(side, side)
         if name in self.kept:
             return self.kept[name]
         if name == "kafka":
@@ -116,7 +116,10 @@ class Field:
 
     def _load(self, side, server, row, seconds, warmup):
         asked, extra = self.asked, ["--spin"] if self.asked.spin else []
-        native = side == "native"
+        native = side.startswith("native")
+        address = server.address
+        if native:
+            address = f"127.0.0.1:{server.native_port}" if side == "native" else f"unix:{server.native_socket}"
         topic = None if side == "bare" else f"load-{row.name}-{next(self.topics)}"
         lasts = row.topic is not None and topic is not None
         if lasts:
@@ -126,14 +129,14 @@ class Field:
                 self.primed.add((server, topic))
                 self._settle(server)
         return workloads.load(
-            self.binary, row, f"127.0.0.1:{server.native_port}" if native else server.address,
+            self.binary, row, address,
             [asked.broker_core, asked.load_core] if side == "two" else [asked.load_core], seconds, warmup, pid=server.pid,
             topic=topic, configs=self.configs(side), extra=extra, kafka_address=server.address if native else None, lasts=lasts)
 
     def measure(self, side, row):
         """One run of a row on a side."""
         asked = self.asked
-        if side in ("kafka", "kafka-flush", "rival") or (self.lasting and side in ("millrace", "native")):
+        if side in ("kafka", "kafka-flush", "rival") or (self.lasting and side in ("millrace", "native", "native-unix")):
             return self._load(side, self.alone(side), row, asked.seconds, asked.warmup_seconds)
         if side == "bare":
             server = brokers.Bare(self.directory / "bare", self._port(), asked.broker_core, self.binary)

@@ -13,6 +13,7 @@ import tempfile
 DURABILITY = {
     "millrace": "acknowledges after the flush (flush.messages=1, its default)",
     "native": "acknowledges after the flush (flush.messages=1, its default); native protocol",
+    "native-unix": "acknowledges after the flush (flush.messages=1, its default); native protocol over a Unix socket",
     "one": "acknowledges after the flush (flush.messages=1, its default); one data core",
     "two": "acknowledges after the flush (flush.messages=1, its default); two data cores",
     "bare": "answers after write and fdatasync",

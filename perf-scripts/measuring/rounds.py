@@ -29,7 +29,7 @@ def _memory(results, rival):
     for row, sides in results.runs.items():
         for side, runs in sides.items():
             # The native protocol has its listener in the same broker; two cores are another broker.
-            name = {"native": "millrace", "kafka-flush": "kafka"}.get(side, side)
+            name = {"native": "millrace", "native-unix": "millrace", "kafka-flush": "kafka"}.get(side, side)
             for run in runs:
                 if run["broker"] and row != workloads.CORES.name:
                     most[name] = max(most.get(name, 0), run["broker"]["resident_bytes_max"])
@@ -57,7 +57,7 @@ def _about(results):
     return text + (
         f"\nRuns of {settings['seconds']:g} s after {settings['warmup_seconds']:g} s of warm-up; medians, in brackets the smallest and the "
         f"largest. Brokers on core {settings['broker_core']}, the load on core {settings['load_core']}, the same generator for all; acks=all. "
-        "`millrace` and `native` (its native protocol) flush before they answer, and so do `bare` (the bare loop) and `kafka-flush` "
+        "`millrace`, `native` and `native-unix` (its native protocol, over TCP and over its Unix socket) flush before they answer, and so do `bare` (the bare loop) and `kafka-flush` "
         "(flush.messages=1); `kafka` answers before anything is flushed. `two`: two data cores, which share theirs with the load; `one`: "
         "one. MB and GB are powers of ten, of record values. Latencies count from the intended time.\n")
 
