@@ -127,8 +127,6 @@ pub struct CoreIo<M> {
     stalled_bytes_max: usize,
     conns: HashMap<ConnId, Conn>,
     by_place: HashMap<Place, ConnId>,
-    /// A frame asked for its place after places were given out.
-    has_asked: bool,
     /// Connections whose receiving is to be looked at when the turn's completions are handled.
     touched: BTreeSet<ConnId>,
     /// Connections with frames that were not cut because other cores are behind.
@@ -184,7 +182,6 @@ impl<M: Machine> CoreIo<M> {
             stalled_bytes_max: frame_memory_bytes,
             conns: HashMap::new(),
             by_place: HashMap::new(),
-            has_asked: false,
             touched: BTreeSet::new(),
             held: BTreeSet::new(),
             sending: BTreeSet::new(),
@@ -282,13 +279,6 @@ impl<M: Machine> CoreIo<M> {
         self.links.mesh.flush();
         self.set_timer();
         Ok(worked)
-    }
-
-    /// Whether the last turn left nothing for another but what [`CoreIo::prepare_sleep`] sees: then the
-    /// core may sleep right after a turn in which something happened, and what that turn asked of the ring
-    /// is submitted by falling asleep.
-    pub fn is_settled(&self) -> bool {
-        !self.turn_open && !self.has_asked && self.touched.is_empty()
     }
 
     /// Prepares to sleep; false when there is something to do after all. The ring's `woke` must follow
@@ -494,7 +484,6 @@ impl<M: Machine> CoreIo<M> {
             state.place = Some(place);
             state.admitted = false;
             self.by_place.insert(place, conn);
-            self.has_asked = true;
         }
         let waits = state.place.is_some() && !state.admitted;
         // A paused connection may finish a frame that has its memory already; others then get it.
@@ -524,7 +513,6 @@ impl<M: Machine> CoreIo<M> {
         for conn in std::mem::take(&mut self.touched) {
             self.advance_receive(conn);
         }
-        self.has_asked = false;
         for place in self.admission.admit(now.monotonic_us) {
             let Some(conn) = self.by_place.get(&place) else {
                 continue;

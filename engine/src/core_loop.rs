@@ -220,10 +220,9 @@ async fn serve_turns<M: Machine>(
         } else {
             idle_rounds += 1;
         }
-        let may_sleep = idle_rounds > polling_rounds || polling_rounds == 0 && core.is_settled();
         if work.can_go_on() {
             glommio::executor().yield_task_queue_now().await;
-        } else if may_sleep {
+        } else if idle_rounds > polling_rounds {
             if core.prepare_sleep() {
                 work.ring.borrow_mut().wait_blocking(-1)?;
             } else {
