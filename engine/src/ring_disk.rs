@@ -117,8 +117,6 @@ impl RingDisk {
         let mut ring = self.ring.borrow_mut();
         let token = submit(&mut ring)?;
         self.waiting.borrow_mut().insert(token, Waiting::Open(None));
-        // The serving loop submits with its next turn; while it sleeps nobody else would.
-        ring.submit_if_asleep()?;
         Ok(Outcome {
             disk: self.clone(),
             token,
@@ -281,21 +279,19 @@ mod tests {
     use super::*;
     use ring::{Completion, RingConfig};
 
-    /// Polls a future, and drives the ring as a serving loop does: asleep while the future runs.
+    /// Polls a future, and drives the ring as a serving loop does.
     fn block_on<T>(disk: &RingDisk, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         let mut completions = Vec::new();
         loop {
-            let quiet = disk.ring.borrow_mut().prepare_sleep();
             let polled = future
                 .as_mut()
                 .poll(&mut Context::from_waker(Waker::noop()));
             if let Poll::Ready(value) = polled {
-                disk.ring.borrow_mut().woke();
                 return value;
             }
             let mut ring = disk.ring.borrow_mut();
-            if quiet {
+            if ring.prepare_sleep() {
                 assert!(
                     ring.wait_blocking(60_000).expect("a ring"),
                     "what a task asks for is submitted"

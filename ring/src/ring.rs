@@ -158,7 +158,6 @@ pub struct Ring {
     backlog: VecDeque<squeue::Entry>,
     reaped: Vec<(u64, i32, u32)>,
     timer: Option<Armed>,
-    asleep: bool,
 }
 
 impl Ring {
@@ -211,7 +210,6 @@ impl Ring {
             backlog: VecDeque::new(),
             reaped: Vec::new(),
             timer: None,
-            asleep: false,
         };
         ring.watch_waker();
         Ok(ring)
@@ -441,7 +439,6 @@ impl Ring {
     /// happened already. Either way [`Ring::woke`] must follow ([`Ring::wait_blocking`] sees to that);
     /// before it waits, the caller looks at its own inboxes once more.
     pub fn prepare_sleep(&mut self) -> bool {
-        self.asleep = true;
         self.waker.set_sleeping();
         self.uring.completion().is_empty()
             && self.backlog.is_empty()
@@ -464,24 +461,8 @@ impl Ring {
         self.helper.iter_mut().chain(syncers).find_map(Helper::poll)
     }
 
-    /// Submits what was asked for while whoever drives this ring sleeps (other tasks of the same core
-    /// do that): it would not do so itself before something else wakes it.
-    ///
-    /// # Errors
-    /// As [`Ring::turn`].
-    pub fn submit_if_asleep(&mut self) -> io::Result<()> {
-        if self.asleep {
-            self.submit(false)?;
-            if !self.ready.is_empty() || !self.uring.completion().is_empty() {
-                self.waker.wake();
-            }
-        }
-        Ok(())
-    }
-
     /// Ends a sleep, also one that did not happen.
     pub fn woke(&mut self) {
-        self.asleep = false;
         self.waker.set_awake();
     }
 

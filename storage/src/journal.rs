@@ -253,7 +253,8 @@ impl Journal {
     pub(crate) fn should_seal(&self) -> bool {
         let matched = |open: &OpenWrite| {
             self.in_flight.back().is_none_or(|ahead| {
-                ahead.bytes < MATCHED_BYTES_MIN || open.used as u64 >= ahead.bytes
+                let bytes = open.used.next_multiple_of(BLOCK_BYTES) as u64;
+                ahead.bytes < MATCHED_BYTES_MIN || bytes >= ahead.bytes
             })
         };
         self.may_seal() && self.open.as_ref().is_some_and(matched)
