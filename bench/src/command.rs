@@ -11,7 +11,7 @@ enum Bench {
     Run(Box<run::Arguments>),
     /// Builds the report anew from results, and compares several.
     Report(report_files::Arguments),
-    /// Measures clock, memory, loopback and disk, before any broker is blamed.
+    /// Measures clock, cores, memory, loopback and disk, before any broker is blamed.
     SelfTest(self_test::Arguments),
     /// Loads a broker with raw Produce requests, closed or open loop, and reports rates and latencies.
     Load(load::Arguments),

@@ -1,4 +1,4 @@
-//! `millrace bench self-test`: what this machine can do before any broker is blamed. The calling thread and one helper; knows disks, sockets, memory and clocks, and no broker.
+//! `millrace bench self-test`: what this machine can do before any broker is blamed. The calling thread and helpers; knows disks, sockets, memory and clocks, and no broker.
 
 mod disk;
 mod machine;
@@ -119,6 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut parts = Vec::new();
     for measure in [
         machine::timer as fn(Duration) -> Result<Part, Failure>,
+        machine::standstill,
         machine::memory,
         machine::loopback,
     ] {
@@ -189,6 +190,7 @@ mod tests {
         let directory = tempfile::tempdir_in(".").unwrap();
         for part in [
             machine::timer(each).unwrap(),
+            machine::standstill(each).unwrap(),
             machine::memory(each).unwrap(),
             machine::loopback(each).unwrap(),
             disk::measure(directory.path(), each).unwrap(),

@@ -257,6 +257,7 @@ impl<M: Machine> CoreIo<M> {
             worked = true;
             self.tell(now, Event::Tick);
             self.journal.forget_unused();
+            ring::give_back_unused_memory();
         }
         if !self.held.is_empty() && !self.links.mesh.is_congested() {
             worked = true;

@@ -56,6 +56,8 @@ pub struct CoreConfig {
     pub native_listeners: Range<usize>,
     /// Memory for requests that are being received, in bytes.
     pub frame_memory_bytes: usize,
+    /// Memory for journal and segments that is made ready before it is needed, about, in bytes.
+    pub memory_ahead_bytes: usize,
     /// How many connections there may be, on all cores together.
     pub limits: Arc<ConnectionLimits>,
     /// `socket.request.max.bytes`.
@@ -119,6 +121,9 @@ fn run<M: Machine + 'static>(
     executor.run(async move {
         match Ring::with_waker(config.ring, config.waker.clone()) {
             Ok(ring) => {
+                if let Err(error) = ring::make_memory_ahead(config.memory_ahead_bytes) {
+                    tracing::warn!(%error, "no thread makes memory ready ahead: first uses of it take longer");
+                }
                 let _ = started.send(Ok(()));
                 if let Err(error) = serve(config, links, ring, machine()).await {
                     // Nothing can be served, written or acknowledged without the ring.

@@ -218,6 +218,7 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             listeners,
             native_listeners: native_listeners.clone(),
             frame_memory_bytes: config.memory_bytes / 4,
+            memory_ahead_bytes: config.memory_bytes / 8,
             limits: Arc::clone(&limits),
             frame_bytes_max: usize::try_from(broker.socket_request_bytes_max).unwrap_or(0),
             open_files_max: open_files_max(descriptors, cores),

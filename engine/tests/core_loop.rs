@@ -163,6 +163,7 @@ impl Cores {
                 listeners: std::mem::take(&mut listeners),
                 native_listeners: 0..0,
                 frame_memory_bytes: 16 << 20,
+                memory_ahead_bytes: 0,
                 limits: Arc::clone(&limits),
                 frame_bytes_max: FRAME_BYTES_MAX,
                 open_files_max: 100,

@@ -3,17 +3,27 @@
 //!
 //! Why huge pages: a device gets an address for each piece of memory that lies together. Of small pages a
 //! megabyte has 256, and a virtual disk takes longer over these than over the bytes.
+//!
+//! Why memory is made ahead: the kernel clears a huge page when it is first touched, and in a virtual
+//! machine the host may have to find each 4 KiB of it, which together takes milliseconds. A thread that
+//! asked for it has a few chunks touched by another one, which runs when nobody else wants the processor.
 
 use std::cell::RefCell;
+use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::clock;
 
 /// The size of a huge page, on x86-64 and mostly on 64-bit ARM; where it is another one, so be it.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// Memory is asked of the kernel in chunks of this size: in one of them seven reads of a megabyte find
 /// room, and it becomes resident one huge page at a time.
 const CHUNK_BYTES: usize = 4 * HUGE_PAGE_BYTES;
+/// The smallest page that there may be.
+const PAGE_BYTES: usize = 4 << 10;
 /// Pieces are whole slots.
 const SLOT_BYTES: usize = 32 << 10;
 const SLOTS: usize = CHUNK_BYTES / SLOT_BYTES;
@@ -22,8 +32,10 @@ const WORDS: usize = SLOTS / 64;
 pub(crate) const PIECE_BYTES_MIN: usize = 64 << 10;
 /// No piece is larger.
 pub(crate) const PIECE_BYTES_MAX: usize = CHUNK_BYTES;
-/// How many chunks in which nothing is taken a thread keeps: fresh memory is cleared by the kernel.
-const FREE_CHUNKS_MAX: usize = 4;
+/// Chunks that were not needed for so long go back to the kernel.
+const UNUSED_US: u64 = 60_000_000;
+/// No more is made ahead: what is asked for faster is asked for faster than memory can be cleared.
+const AHEAD_CHUNKS_MAX: usize = 4;
 
 /// Memory from the kernel, of which slots are taken.
 struct Chunk {
@@ -100,6 +112,18 @@ impl Chunk {
         })
     }
 
+    /// Touches each page, so that it is resident.
+    fn touch(&self) {
+        for page in 0..CHUNK_BYTES / PAGE_BYTES {
+            // SAFETY: the page is the chunk's, which nobody else has yet. A write that nobody reads may be
+            // left out, a volatile one may not.
+            unsafe {
+                let byte = self.memory.as_ptr().add(page * PAGE_BYTES);
+                byte.write_volatile(0);
+            }
+        }
+    }
+
     fn is_free(&self) -> bool {
         self.taken
             .iter()
@@ -154,15 +178,92 @@ impl Drop for Piece {
         }
         if self.chunk.is_free() {
             // On another thread this looks at that thread's chunks, and finds nothing to do.
-            let _ = CHUNKS.try_with(|chunks| chunks.borrow_mut().trim());
+            let _ = CHUNKS
+                .try_with(|chunks| chunks.borrow_mut().give_back_unused(clock::monotonic_us()));
         }
     }
+}
+
+/// Makes memory resident before it is needed.
+struct Ahead {
+    orders: Sender<Chunk>,
+    ready: Receiver<Chunk>,
+}
+
+impl Ahead {
+    /// Starts the thread, on the processor of the calling one, so that memory is near it where that makes
+    /// a difference, with so many chunks to begin with.
+    fn start(chunks: usize) -> io::Result<Ahead> {
+        let (orders, inbox) = channel::<Chunk>();
+        let (outbox, ready) = channel();
+        std::thread::Builder::new()
+            .name("memory-ahead".into())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                only_when_idle();
+                for chunk in inbox {
+                    chunk.touch();
+                    if outbox.send(chunk).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        let ahead = Ahead { orders, ready };
+        (0..chunks).for_each(|_| ahead.order());
+        Ok(ahead)
+    }
+
+    /// Has one chunk more made.
+    fn order(&self) {
+        if let Some(chunk) = Chunk::new() {
+            // Without the thread there is none ahead, and whoever needs one makes it.
+            let _ = self.orders.send(chunk);
+        }
+    }
+
+    /// A chunk that is ready, in whose place another one is made.
+    fn take(&self) -> Option<Chunk> {
+        let chunk = self.ready.try_recv().ok()?;
+        self.order();
+        Some(chunk)
+    }
+}
+
+/// The calling thread runs when no other wants the processor.
+fn only_when_idle() {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the priority is valid for the read; refused, the thread runs like any other.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) };
+}
+
+/// Has memory for [`crate::buf::AlignedBuf::scratch`] of the calling thread made resident before it is
+/// needed, about `bytes` at a time: whole chunks, and not more than clearing can keep up with. Nothing is
+/// made ahead where that is less than a chunk.
+///
+/// # Errors
+/// If the thread that does so cannot be started.
+pub fn make_memory_ahead(bytes: usize) -> io::Result<()> {
+    let chunks = (bytes / CHUNK_BYTES).min(AHEAD_CHUNKS_MAX);
+    if chunks > 0 {
+        let ahead = Ahead::start(chunks)?;
+        CHUNKS.with_borrow_mut(|chunks| chunks.ahead = Some(ahead));
+    }
+    Ok(())
+}
+
+/// Gives back memory of the calling thread that was not needed for a minute. Dropping buffers does so too.
+pub fn give_back_unused_memory() {
+    CHUNKS.with_borrow_mut(|chunks| chunks.give_back_unused(clock::monotonic_us()));
 }
 
 /// The chunks of a thread.
 #[derive(Default)]
 struct Chunks {
     all: Vec<Arc<Chunk>>,
+    ahead: Option<Ahead>,
+    /// How few chunks were free at once since that time.
+    free_count_min: usize,
+    since_us: u64,
 }
 
 impl Chunks {
@@ -174,13 +275,18 @@ impl Chunks {
         let (chunk, first) = match found {
             Some(found) => found,
             None => {
-                let chunk = Arc::new(Chunk::new()?);
+                let ready = self.ahead.as_ref().and_then(Ahead::take);
+                let chunk = Arc::new(ready.or_else(Chunk::new)?);
                 self.all.push(Arc::clone(&chunk));
                 (chunk, 0)
             }
         };
+        let begun = chunk.is_free();
         for (word, bits) in Chunk::bits(first, slots) {
             chunk.taken[word].fetch_or(bits, Ordering::Relaxed);
+        }
+        if begun {
+            self.free_count_min = self.free_count_min.min(self.free_count());
         }
         Some(Piece {
             chunk,
@@ -189,13 +295,25 @@ impl Chunks {
         })
     }
 
-    /// Gives back what is free and not worth keeping.
-    fn trim(&mut self) {
-        let mut free_count = 0;
-        self.all.retain(|chunk| {
-            free_count += usize::from(chunk.is_free());
-            !chunk.is_free() || free_count <= FREE_CHUNKS_MAX
-        });
+    fn free_count(&self) -> usize {
+        self.all.iter().filter(|chunk| chunk.is_free()).count()
+    }
+
+    /// Once in a while gives back as many chunks as were free all the time since the last time.
+    fn give_back_unused(&mut self, now_us: u64) {
+        if now_us.saturating_sub(self.since_us) < UNUSED_US {
+            return;
+        }
+        let mut unused_count = self.free_count_min;
+        // Those taken from last are at the end.
+        for index in (0..self.all.len()).rev() {
+            if unused_count > 0 && self.all[index].is_free() {
+                self.all.remove(index);
+                unused_count -= 1;
+            }
+        }
+        self.free_count_min = self.free_count();
+        self.since_us = now_us;
     }
 }
 
@@ -274,13 +392,83 @@ mod tests {
         assert_eq!(byte, 0);
     }
 
+    /// Whether each page of a chunk is in memory.
+    fn is_resident(chunk: &Chunk) -> bool {
+        let mut pages = vec![0_u8; CHUNK_BYTES / PAGE_BYTES];
+        // SAFETY: the chunk is mapped, and there is a byte for each of its pages, which are no smaller.
+        let result = unsafe {
+            libc::mincore(
+                chunk.memory.as_ptr().cast(),
+                CHUNK_BYTES,
+                pages.as_mut_ptr(),
+            )
+        };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        pages.iter().all(|page| page & 1 == 1)
+    }
+
     #[test]
-    fn free_memory_goes_back_but_for_a_few_chunks() {
-        let pieces: Vec<Piece> = (0..FREE_CHUNKS_MAX + 3)
+    fn memory_that_nobody_needed_for_a_minute_goes_back() {
+        // Drops look at the real clock, which stays behind these times.
+        let begin_us = clock::monotonic_us();
+        let give_back = |seconds: u64| {
+            let now_us = begin_us + seconds * 1_000_000;
+            CHUNKS.with_borrow_mut(|chunks| chunks.give_back_unused(now_us));
+            chunks_count()
+        };
+        let mut pieces: Vec<Piece> = (0..5)
             .map(|_| Piece::take(PIECE_BYTES_MAX).expect("memory"))
             .collect();
-        assert_eq!(chunks_count(), FREE_CHUNKS_MAX + 3);
+        assert_eq!(give_back(60), 5);
+        pieces.truncate(2);
+        assert_eq!(give_back(119), 5, "not yet");
+        assert_eq!(give_back(120), 5, "they were needed at first");
+        // Of the three that are free now, one is needed in this minute.
+        drop(Piece::take(PIECE_BYTES_MAX));
+        assert_eq!(give_back(180), 3);
         drop(pieces);
-        assert_eq!(chunks_count(), FREE_CHUNKS_MAX);
+        assert_eq!(give_back(240), 2);
+        assert_eq!(give_back(300), 0);
+    }
+
+    #[test]
+    fn memory_made_ahead_is_resident_and_made_again() {
+        make_memory_ahead(2 * CHUNK_BYTES + 1).expect("a thread");
+        let ready = || {
+            CHUNKS.with_borrow(|chunks| {
+                let ahead = chunks.ahead.as_ref().expect("started");
+                ahead
+                    .ready
+                    .recv_timeout(std::time::Duration::from_secs(60))
+                    .expect("a chunk")
+            })
+        };
+        let (first, second) = (ready(), ready());
+        assert!(is_resident(&first) && is_resident(&second));
+        assert!(!is_resident(&Chunk::new().expect("memory")));
+        assert_eq!(chunks_count(), 0);
+        // What was received above is not replaced, what a piece takes is.
+        CHUNKS.with_borrow(|chunks| chunks.ahead.as_ref().expect("started").order());
+        let begin_us = clock::monotonic_us();
+        let piece = loop {
+            let piece = Piece::take(PIECE_BYTES_MIN).expect("memory");
+            if is_resident(&piece.chunk) {
+                break piece;
+            }
+            drop(piece);
+            CHUNKS.with_borrow_mut(|chunks| chunks.all.clear());
+            assert!(
+                clock::monotonic_us() < begin_us + 60_000_000,
+                "none was ready"
+            );
+        };
+        assert!(is_resident(&ready()), "another one in its place");
+        drop(piece);
+    }
+
+    #[test]
+    fn less_than_a_chunk_is_not_made_ahead() {
+        make_memory_ahead(CHUNK_BYTES - 1).expect("nothing to do");
+        assert!(CHUNKS.with_borrow(|chunks| chunks.ahead.is_none()));
     }
 }

@@ -19,6 +19,7 @@ pub mod wake;
 
 pub use file::{File, FileOutcome, OpenOptions};
 pub use helper::space;
+pub use large::{give_back_unused_memory, make_memory_ahead};
 pub use listener::{BACKLOG_USUAL, Listener, UNIX_PATH_BYTES_MAX, is_unix_served};
 pub use op::OpToken;
 pub use ring::{Completion, Ring, RingConfig};

@@ -1,16 +1,21 @@
-//! Clock, memory and loopback. The calling thread and one that answers; knows no broker.
+//! Clock, cores, memory and loopback. The calling thread and helpers; knows no broker.
 
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
+use rustix::thread::{CpuSet, sched_getaffinity};
+
 use super::{Measure, Part};
 use crate::recorder::{self, record};
-use crate::{Failure, clock, environment};
+use crate::{Failure, clock, environment, process};
 
 /// How long a sender of an open loop may sleep at least.
 const SLEEP: Duration = Duration::from_micros(100);
+/// How often something could be due that needs a core.
+const DUE_EACH_NS: u64 = 10_000;
 const KIB: usize = 1024;
 
 /// What reading the clock costs, and how late a sleep ends.
@@ -73,6 +78,65 @@ pub fn timer(each: Duration) -> Result<Part, Failure> {
         measures: vec![reading, sleeping],
         judgement,
     })
+}
+
+/// How long each core stands still while all of them are busy: what the kernel, other programs and a host take.
+pub fn standstill(each: Duration) -> Result<Part, Failure> {
+    let allowed = sched_getaffinity(None).map_err(std::io::Error::from)?;
+    let threads: Vec<_> = (0..CpuSet::MAX_CPU)
+        .filter(|&core| allowed.is_set(core))
+        .map(|core| (core, std::thread::spawn(move || waits_for_core(core, each))))
+        .collect();
+    let mut measures = Vec::new();
+    let (mut worst_core, mut p99_9_us, mut max_us) = (0, 0.0, 0.0);
+    for (core, thread) in threads {
+        let (waits_ns, elapsed) = thread
+            .join()
+            .map_err(|_| Failure("a thread that keeps a core busy failed".to_owned()))??;
+        let measure = Measure::timed(
+            format!("core {core}, wanted every 10 us, comes late by"),
+            &waits_ns,
+            elapsed,
+            0,
+        );
+        let longest_us = waits_ns.max() as f64 / 1000.0;
+        if longest_us >= max_us {
+            (worst_core, max_us) = (core, longest_us);
+        }
+        p99_9_us = measure.p99_9_us.unwrap_or(0.0).max(p99_9_us);
+        measures.push(measure);
+    }
+    Ok(Part {
+        title: "cores".to_owned(),
+        measures,
+        judgement: format!(
+            "With all cores busy, core {worst_core} stood still for {max_us:.0} us once, and one moment in a thousand comes {p99_9_us:.0} us \
+             late: {}.",
+            if p99_9_us < 200.0 {
+                "a p99.9 much above that is the broker's"
+            } else {
+                "another program or the host takes the cores, and every p99.9 on this machine contains that"
+            }
+        ),
+    })
+}
+
+/// Keeps a core busy, and takes how late each moment came that something could have been due at.
+fn waits_for_core(core: usize, each: Duration) -> Result<(Histogram<u64>, Duration), Failure> {
+    process::pin_to(core)?;
+    let mut waits_ns = recorder::histogram();
+    let (begin, end_ns) = (clock::now(), each.as_nanos() as u64);
+    let mut due_ns = 0;
+    loop {
+        let now_ns = begin.elapsed().as_nanos() as u64;
+        while due_ns <= now_ns {
+            record(&mut waits_ns, now_ns - due_ns);
+            due_ns += DUE_EACH_NS;
+        }
+        if now_ns >= end_ns {
+            return Ok((waits_ns, begin.elapsed()));
+        }
+    }
 }
 
 /// Copying within memory.
