@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ring::buf::Chunk;
+use ring::clock::monotonic_us;
 use ring::{Completion, Listener, Ring, RingConfig};
 
 use crate::load::cluster::Cluster;
@@ -48,9 +49,9 @@ pub struct Arguments {
     /// The load's core.
     #[arg(long)]
     pub core: Option<usize>,
-    /// How often the ring looks again before it sleeps, as the broker's `idle.poll.rounds`.
+    /// How long the ring looks again before it sleeps, in microseconds, as the broker's `idle.poll.us`.
     #[arg(long, default_value_t = 0)]
-    pub idle_poll_rounds: u32,
+    pub idle_poll_us: u64,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -124,14 +125,14 @@ fn measure(arguments: &Arguments) -> Result<Summary, Failure> {
     let target = listener.local().to_string();
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    let (core, rounds) = (arguments.ring_core, arguments.idle_poll_rounds);
+    let (core, poll_us) = (arguments.ring_core, arguments.idle_poll_us);
     let echoing = std::thread::Builder::new()
         .name("echo".to_owned())
         .spawn(move || {
             if let Some(core) = core {
                 process::pin_to(core)?;
             }
-            echo(listener, rounds, &stopped).map_err(Failure::from)
+            echo(listener, poll_us, &stopped).map_err(Failure::from)
         })?;
     let outcome = load(arguments, &target);
     stop.store(true, Ordering::Relaxed);
@@ -140,17 +141,15 @@ fn measure(arguments: &Arguments) -> Result<Summary, Failure> {
 }
 
 /// The ring: everything that arrives goes back, without a copy in between.
-fn echo(listener: Listener, idle_poll_rounds: u32, stop: &AtomicBool) -> std::io::Result<()> {
+fn echo(listener: Listener, idle_poll_us: u64, stop: &AtomicBool) -> std::io::Result<()> {
     let mut ring = Ring::new(RingConfig::default())?;
     ring.listen(listener);
     let mut completions = Vec::with_capacity(COMPLETIONS_MAX);
-    let mut idle_rounds = 0;
+    let mut worked_us = 0;
     while !stop.load(Ordering::Relaxed) {
         if ring.turn(&mut completions, COMPLETIONS_MAX)? > 0 {
-            idle_rounds = 0;
-        } else if idle_rounds < idle_poll_rounds {
-            idle_rounds += 1;
-        } else {
+            worked_us = monotonic_us();
+        } else if monotonic_us() >= worked_us + idle_poll_us {
             ring.sleep_blocking(STOP_LOOK_MS)?;
         }
         for completion in completions.drain(..) {

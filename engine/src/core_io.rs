@@ -55,6 +55,8 @@ pub trait Machine {
     fn poll_action(&mut self) -> Option<Action>;
     /// When it wants [`Event::Tick`], in monotonic microseconds.
     fn next_deadline(&self) -> Option<u64>;
+    /// How many requests with appends for this core have no answer yet.
+    fn waiting_count(&self) -> usize;
 }
 
 impl Machine for Shard {
@@ -68,6 +70,10 @@ impl Machine for Shard {
 
     fn next_deadline(&self) -> Option<u64> {
         Shard::next_deadline(self)
+    }
+
+    fn waiting_count(&self) -> usize {
+        self.append_groups.len()
     }
 }
 
@@ -149,6 +155,8 @@ pub struct CoreIo<M> {
     /// while it was made.
     turn_open: bool,
     completions: Vec<Completion>,
+    /// When the last turn was.
+    turned_us: u64,
     messages: Vec<(CoreId, MeshMessage)>,
 }
 
@@ -196,6 +204,7 @@ impl<M: Machine> CoreIo<M> {
             stopped: false,
             turn_open: true,
             completions: Vec::new(),
+            turned_us: 0,
             messages: Vec::new(),
         }
     }
@@ -211,6 +220,16 @@ impl<M: Machine> CoreIo<M> {
         self.stopped
     }
 
+    /// How many requests with appends for this core have no answer yet.
+    pub fn waiting_count(&self) -> usize {
+        self.machine.waiting_count()
+    }
+
+    /// When the last turn was, in monotonic microseconds.
+    pub fn turned_us(&self) -> u64 {
+        self.turned_us
+    }
+
     /// One turn: everything that is ready becomes events, then the shard's actions are carried out.
     /// Returns whether anything happened.
     ///
@@ -223,6 +242,7 @@ impl<M: Machine> CoreIo<M> {
             .borrow_mut()
             .turn(&mut completions, COMPLETIONS_PER_TURN)?;
         let now = now();
+        self.turned_us = now.monotonic_us;
         let mut worked = reaped > 0;
         for completion in completions.drain(..) {
             self.on_completion(now, completion);

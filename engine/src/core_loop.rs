@@ -40,6 +40,10 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 const SERVING_SHARES: usize = 800;
 const BACKGROUND_SHARES: usize = 200;
 
+/// While more requests than these wait to be durable, a core sleeps at once: one waking serves many of them
+/// then, and the processor is better left to the kernel, which has their flush to finish.
+const POLLED_REQUESTS_MAX: usize = 2;
+
 /// What a core needs to run.
 pub struct CoreConfig {
     /// Which core of the broker.
@@ -64,8 +68,9 @@ pub struct CoreConfig {
     pub frame_bytes_max: usize,
     /// Log files that are kept open.
     pub open_files_max: usize,
-    /// Rounds of looking for work before the core sleeps; zero: it sleeps at once.
-    pub polling_rounds: u32,
+    /// How long the core looks for work before it sleeps, while few requests wait, in microseconds; zero: it
+    /// sleeps at once.
+    pub polling_us: u64,
 }
 
 /// Starts the thread of a core. `machine` is made on it. Returns when its ring stands; the machine then
@@ -190,7 +195,7 @@ async fn serve<M: Machine + 'static>(
         outcomes,
         runnable,
     };
-    glommio::spawn_local_into(serve_turns(core, work, config.polling_rounds), serving)
+    glommio::spawn_local_into(serve_turns(core, work, config.polling_us), serving)
         .map_err(|error| io::Error::other(error.to_string()))?
         .await
 }
@@ -209,9 +214,9 @@ struct Work {
 async fn serve_turns<M: Machine>(
     mut core: CoreIo<M>,
     work: Work,
-    polling_rounds: u32,
+    polling_us: u64,
 ) -> io::Result<()> {
-    let mut idle_rounds = 0;
+    let mut worked_us = 0;
     loop {
         let worked = core.turn()?;
         while let Some(task) = work.tasks.next() {
@@ -221,20 +226,20 @@ async fn serve_turns<M: Machine>(
             return Ok(());
         }
         if worked {
-            idle_rounds = 0;
-        } else {
-            idle_rounds += 1;
+            worked_us = core.turned_us();
         }
+        let polls = core.turned_us() < worked_us + polling_us
+            && core.waiting_count() <= POLLED_REQUESTS_MAX;
         if work.can_go_on() {
             glommio::executor().yield_task_queue_now().await;
-        } else if idle_rounds > polling_rounds {
-            if core.prepare_sleep() {
-                work.ring.borrow_mut().wait_blocking(-1)?;
-            } else {
-                work.ring.borrow_mut().woke();
-            }
-        } else if !worked {
+        } else if worked {
+            // What was done may have brought more.
+        } else if polls {
             std::hint::spin_loop();
+        } else if core.prepare_sleep() {
+            work.ring.borrow_mut().wait_blocking(-1)?;
+        } else {
+            work.ring.borrow_mut().woke();
         }
     }
 }

@@ -31,8 +31,8 @@ pub struct BrokerConfig {
     pub native_listener: Option<HostPort>,
     /// `native.unix.socket`, an absolute path; `None` switches the Unix socket off.
     pub native_unix_socket: Option<PathBuf>,
-    /// `idle.poll.rounds`: turns without work before a core sleeps.
-    pub idle_poll_rounds: u32,
+    /// `idle.poll.us`: how long a core without work looks for some before it sleeps, in microseconds.
+    pub idle_poll_us: u32,
     /// `record.validation.walk.enable`.
     pub record_walk_enable: bool,
     /// `num.partitions`.
@@ -235,7 +235,7 @@ impl BrokerConfig {
             http_listener,
             native_listener,
             native_unix_socket,
-            idle_poll_rounds: layers.u32("idle.poll.rounds"),
+            idle_poll_us: layers.u32("idle.poll.us"),
             record_walk_enable: layers.bool("record.validation.walk.enable"),
             num_partitions: layers.i32("num.partitions"),
             default_replication_factor: layers.i32("default.replication.factor") as i16,

@@ -7,8 +7,8 @@ use crate::config::key::{KeySpec, keys};
 pub static OWN: &[KeySpec] = keys! {
     "http.listener": String, "127.0.0.1:9644", Any, Honoured, Static;
     "Where health and metrics are served over HTTP, as host:port; empty switches it off.";
-    "idle.poll.rounds": Int, "4", Between(0, 1000000000), Honoured, Static;
-    "Turns without work that a core makes before it sleeps; more lowers latency and costs processor time.";
+    "idle.poll.us": Int, "200", Between(0, 1000000000), Honoured, Static;
+    "How long a core that has nothing to do looks for work before it sleeps, in microseconds, while at most two requests wait to be durable; 0: it sleeps at once.";
     "native.listener": String, "127.0.0.1:9192", Any, Honoured, Static;
     "Where the native protocol is served, as host:port; empty switches it off.";
     "native.unix.socket": String, "", Any, Honoured, Static;
