@@ -40,9 +40,13 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 const SERVING_SHARES: usize = 800;
 const BACKGROUND_SHARES: usize = 200;
 
-/// While more requests than these wait to be durable, a core sleeps at once: one waking serves many of them
-/// then, and the processor is better left to the kernel, which has their flush to finish.
+/// Turns without work before a core sleeps, or lets others have the processor between its looks for more.
+const IDLE_ROUNDS: u32 = 4;
+
+/// A core that has lately had more requests waiting to be durable than these does not look for work longer: one
+/// waking serves many of them, and the time is better left to the kernel, which has their flush to finish.
 const POLLED_REQUESTS_MAX: usize = 2;
+const LATELY_US: u64 = 1_000;
 
 /// What a core needs to run.
 pub struct CoreConfig {
@@ -68,8 +72,8 @@ pub struct CoreConfig {
     pub frame_bytes_max: usize,
     /// Log files that are kept open.
     pub open_files_max: usize,
-    /// How long the core looks for work before it sleeps, while few requests wait, in microseconds; zero: it
-    /// sleeps at once.
+    /// How long the core looks for work before it sleeps, while few requests wait, in microseconds; zero: a few
+    /// turns.
     pub polling_us: u64,
 }
 
@@ -216,7 +220,9 @@ async fn serve_turns<M: Machine>(
     work: Work,
     polling_us: u64,
 ) -> io::Result<()> {
+    let mut idle_rounds = 0;
     let mut worked_us = 0;
+    let mut crowded_us = 0;
     loop {
         let worked = core.turn()?;
         while let Some(task) = work.tasks.next() {
@@ -225,17 +231,24 @@ async fn serve_turns<M: Machine>(
         if core.is_stopped() {
             return Ok(());
         }
+        let now_us = core.turned_us();
         if worked {
-            worked_us = core.turned_us();
+            idle_rounds = 0;
+            worked_us = now_us;
+        } else {
+            idle_rounds += 1;
         }
-        let polls = core.turned_us() < worked_us + polling_us
-            && core.waiting_count() <= POLLED_REQUESTS_MAX;
+        if core.waiting_count() > POLLED_REQUESTS_MAX {
+            crowded_us = now_us;
+        }
+        let polls = now_us < worked_us + polling_us && now_us >= crowded_us + LATELY_US;
         if work.can_go_on() {
             glommio::executor().yield_task_queue_now().await;
-        } else if worked {
-            // What was done may have brought more.
-        } else if polls {
+        } else if idle_rounds <= IDLE_ROUNDS {
             std::hint::spin_loop();
+        } else if polls {
+            // What finishes a flush may need this very processor: a worker of the kernel's.
+            std::thread::yield_now();
         } else if core.prepare_sleep() {
             work.ring.borrow_mut().wait_blocking(-1)?;
         } else {

@@ -171,7 +171,7 @@ impl Cores {
                 limits: Arc::clone(&limits),
                 frame_bytes_max: FRAME_BYTES_MAX,
                 open_files_max: 100,
-                // The first sleeps at once, the second looks for work first.
+                // The first sleeps soon, the second looks for work longer.
                 polling_us: 1_000 * core as u64,
             };
             let links = CoreLinks {
