@@ -55,7 +55,8 @@ pub trait Machine {
     fn poll_action(&mut self) -> Option<Action>;
     /// When it wants [`Event::Tick`], in monotonic microseconds.
     fn next_deadline(&self) -> Option<u64>;
-    /// How many requests with appends for this core have no answer yet.
+    /// How many produce requests of this core's clients, or of others' for this core's partitions, have no
+    /// answer yet.
     fn waiting_count(&self) -> usize;
 }
 
@@ -73,7 +74,7 @@ impl Machine for Shard {
     }
 
     fn waiting_count(&self) -> usize {
-        self.append_groups.len()
+        self.produces.len().max(self.append_groups.len())
     }
 }
 
@@ -220,7 +221,8 @@ impl<M: Machine> CoreIo<M> {
         self.stopped
     }
 
-    /// How many requests with appends for this core have no answer yet.
+    /// How many produce requests of this core's clients, or of others' for this core's partitions, have no
+    /// answer yet.
     pub fn waiting_count(&self) -> usize {
         self.machine.waiting_count()
     }

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
-use ring::{Listener, Ring, RingConfig, Waker};
+use ring::{Listener, Ring, RingConfig, Waker, clock};
 use storage::open_files::OpenFiles;
 use storage::types::CoreId;
 
@@ -43,9 +43,11 @@ const BACKGROUND_SHARES: usize = 200;
 /// Turns without work before a core sleeps, or lets others have the processor between its looks for more.
 const IDLE_ROUNDS: u32 = 4;
 
-/// A core that has lately had more requests waiting to be durable than these does not look for work longer: one
-/// waking serves many of them, and the time is better left to the kernel, which has their flush to finish.
+/// A core looks for work longer where that saves a lone request its waking. One that lately had more requests
+/// waiting than these, or a turn that took longer, has enough to do at each waking: there the time is better
+/// left to the kernel.
 const POLLED_REQUESTS_MAX: usize = 2;
+const POLLED_TURN_US_MAX: u64 = 50;
 const LATELY_US: u64 = 1_000;
 
 /// What a core needs to run.
@@ -231,14 +233,16 @@ async fn serve_turns<M: Machine>(
         if core.is_stopped() {
             return Ok(());
         }
-        let now_us = core.turned_us();
+        let now_us = clock::monotonic_us();
         if worked {
             idle_rounds = 0;
             worked_us = now_us;
         } else {
             idle_rounds += 1;
         }
-        if core.waiting_count() > POLLED_REQUESTS_MAX {
+        if core.waiting_count() > POLLED_REQUESTS_MAX
+            || now_us > core.turned_us() + POLLED_TURN_US_MAX
+        {
             crowded_us = now_us;
         }
         let polls = now_us < worked_us + polling_us && now_us >= crowded_us + LATELY_US;
