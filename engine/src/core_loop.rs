@@ -222,9 +222,7 @@ async fn serve_turns<M: Machine>(
     work: Work,
     polling_us: u64,
 ) -> io::Result<()> {
-    let mut idle_rounds = 0;
-    let mut worked_us = 0;
-    let mut crowded_us = 0;
+    let mut polling = Polling::new(polling_us);
     loop {
         let worked = core.turn()?;
         while let Some(task) = work.tasks.next() {
@@ -233,24 +231,17 @@ async fn serve_turns<M: Machine>(
         if core.is_stopped() {
             return Ok(());
         }
-        let now_us = clock::monotonic_us();
+        let (began_us, now_us) = (core.turned_us(), clock::monotonic_us());
         if worked {
-            idle_rounds = 0;
-            worked_us = now_us;
+            polling.worked(began_us, now_us, core.waiting_count());
         } else {
-            idle_rounds += 1;
+            polling.idle_rounds += 1;
         }
-        if core.waiting_count() > POLLED_REQUESTS_MAX
-            || now_us > core.turned_us() + POLLED_TURN_US_MAX
-        {
-            crowded_us = now_us;
-        }
-        let polls = now_us < worked_us + polling_us && now_us >= crowded_us + LATELY_US;
         if work.can_go_on() {
             glommio::executor().yield_task_queue_now().await;
-        } else if idle_rounds <= IDLE_ROUNDS {
+        } else if polling.idle_rounds <= IDLE_ROUNDS {
             std::hint::spin_loop();
-        } else if polls {
+        } else if polling.goes_on(now_us) {
             // What finishes a flush may need this very processor: a worker of the kernel's.
             std::thread::yield_now();
         } else if core.prepare_sleep() {
@@ -258,6 +249,56 @@ async fn serve_turns<M: Machine>(
         } else {
             work.ring.borrow_mut().woke();
         }
+    }
+}
+
+/// Whether a core that has nothing to do goes on looking. It does where work came soon the last time: after
+/// requests that wait for their flush, as after none, which are told apart.
+#[derive(Debug)]
+struct Polling {
+    /// How long it looks, at most.
+    look_us: u64,
+    /// Turns without work since the last with some.
+    idle_rounds: u32,
+    /// When the last turn with work ended.
+    worked_us: u64,
+    /// When there last was enough to do at once.
+    crowded_us: u64,
+    /// Whether something waited then to be durable.
+    waits: bool,
+    /// Whether work came soon the last time: when nothing waited, and when something did.
+    soon: [bool; 2],
+}
+
+impl Polling {
+    fn new(look_us: u64) -> Polling {
+        Polling {
+            look_us,
+            idle_rounds: 0,
+            worked_us: 0,
+            crowded_us: 0,
+            waits: false,
+            soon: [false; 2],
+        }
+    }
+
+    /// A turn had work, from `began_us` to `now_us`, and leaves so many requests waiting.
+    fn worked(&mut self, began_us: u64, now_us: u64, waiting_count: usize) {
+        if self.idle_rounds > 0 {
+            self.soon[usize::from(self.waits)] = began_us < self.worked_us + self.look_us;
+        }
+        if waiting_count > POLLED_REQUESTS_MAX || now_us > began_us + POLLED_TURN_US_MAX {
+            self.crowded_us = now_us;
+        }
+        self.idle_rounds = 0;
+        self.worked_us = now_us;
+        self.waits = waiting_count > 0;
+    }
+
+    fn goes_on(&self, now_us: u64) -> bool {
+        self.soon[usize::from(self.waits)]
+            && now_us < self.worked_us + self.look_us
+            && now_us >= self.crowded_us + LATELY_US
     }
 }
 
@@ -280,5 +321,54 @@ impl Work {
             .map_err(|error| io::Error::other(error.to_string()))?
             .detach();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle time of so long, which a turn without work begins.
+    fn idle(polling: &mut Polling, from_us: u64, idle_us: u64, waiting_count: usize) -> u64 {
+        polling.idle_rounds += 1;
+        let began_us = from_us + idle_us;
+        polling.worked(began_us, began_us + 5, waiting_count);
+        began_us + 5
+    }
+
+    #[test]
+    fn a_core_looks_longer_where_work_came_soon_the_last_time() {
+        let mut polling = Polling::new(200);
+        polling.worked(10_000, 10_005, 0);
+        assert!(!polling.goes_on(10_006), "nothing is known yet");
+        // Requests come a millisecond apart, and their flushes take a tenth of that.
+        let mut now_us = 10_005;
+        for round in 0..3 {
+            now_us = idle(&mut polling, now_us, 1_000, 1);
+            assert_eq!(polling.goes_on(now_us + 199), round > 0, "a flush");
+            assert!(!polling.goes_on(now_us + 200), "not for ever");
+            now_us = idle(&mut polling, now_us, 100, 0);
+            assert!(!polling.goes_on(now_us), "no request");
+        }
+        // Now they come one upon the other.
+        now_us = idle(&mut polling, now_us, 50, 1);
+        now_us = idle(&mut polling, now_us, 100, 0);
+        assert!(polling.goes_on(now_us));
+    }
+
+    #[test]
+    fn a_core_with_enough_to_do_at_once_does_not_look_longer() {
+        let mut polling = Polling::new(200);
+        let mut now_us = idle(&mut polling, 10_000, 100, 1);
+        now_us = idle(&mut polling, now_us, 100, 1);
+        assert!(polling.goes_on(now_us));
+        polling.worked(now_us, now_us + 5, POLLED_REQUESTS_MAX + 1);
+        assert!(!polling.goes_on(now_us + 5));
+        polling.worked(now_us + 900, now_us + 905, 1);
+        assert!(!polling.goes_on(now_us + 905), "a moment ago");
+        polling.worked(now_us + 1_100, now_us + 1_105, 1);
+        assert!(polling.goes_on(now_us + 1_105));
+        polling.worked(now_us + 2_000, now_us + 2_001 + POLLED_TURN_US_MAX, 1);
+        assert!(!polling.goes_on(now_us + 2_100), "a long turn");
     }
 }
