@@ -6,7 +6,8 @@
 //! connection by what the kernel gives it at a time.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -22,6 +23,7 @@ use storage::types::{CoreId, Now};
 use crate::admission::{Admission, FREE_BYTES, Place};
 use crate::connection_limits::ConnectionLimits;
 use crate::event::{Action, ConnId, ControlMessage, ControlReply, Event};
+use crate::ids::{KeyHasher, OwnMap};
 use crate::journal_io::{JournalIo, Written};
 use crate::mesh::MeshMessage;
 use crate::mesh_link::MeshLinks;
@@ -132,14 +134,14 @@ pub struct CoreIo<M> {
     native_listeners: Range<usize>,
     /// What readers that have stalled may hold together; the one that holds most goes first.
     stalled_bytes_max: usize,
-    conns: HashMap<ConnId, Conn>,
+    conns: OwnMap<ConnId, Conn>,
     by_place: HashMap<Place, ConnId>,
     /// Connections whose receiving is to be looked at when the turn's completions are handled.
-    touched: BTreeSet<ConnId>,
+    touched: Vec<ConnId>,
     /// Connections with frames that were not cut because other cores are behind.
     held: BTreeSet<ConnId>,
     /// Connections with unsent answers, or closing.
-    sending: BTreeSet<ConnId>,
+    sending: HashSet<ConnId, BuildHasherDefault<KeyHasher>>,
     sweep_us: u64,
     limits: Arc<ConnectionLimits>,
     /// Accepted while there were `max.connections` already, or too soon after others: nothing is read from
@@ -189,11 +191,11 @@ impl<M: Machine> CoreIo<M> {
             frame_bytes_max,
             native_listeners: 0..0,
             stalled_bytes_max: frame_memory_bytes,
-            conns: HashMap::new(),
+            conns: OwnMap::default(),
             by_place: HashMap::new(),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
             held: BTreeSet::new(),
-            sending: BTreeSet::new(),
+            sending: HashSet::default(),
             sweep_us: 0,
             limits,
             entering: VecDeque::new(),
@@ -296,9 +298,7 @@ impl<M: Machine> CoreIo<M> {
         // An answer to a connection that is gone is told after the turn's end: that opens the next.
         worked |= self.turn_open;
         self.admit(now);
-        for conn in std::mem::take(&mut self.touched) {
-            self.advance_receive(conn);
-        }
+        self.advance_touched();
         self.links.mesh.flush();
         self.set_timer();
         Ok(worked)
@@ -431,7 +431,7 @@ impl<M: Machine> CoreIo<M> {
             close_by_us: None,
         };
         self.conns.insert(conn, state);
-        self.touched.insert(conn);
+        self.touched.push(conn);
         self.tell(
             now,
             Event::Accepted {
@@ -444,7 +444,7 @@ impl<M: Machine> CoreIo<M> {
 
     /// Hands over what is whole.
     fn cut_frames(&mut self, now: Now, conn: ConnId) {
-        self.touched.insert(conn);
+        self.touched.push(conn);
         loop {
             // Work that needs other cores would only pile up: what has arrived stays in its buffers,
             // and when those are gone nobody is read from.
@@ -490,6 +490,15 @@ impl<M: Machine> CoreIo<M> {
         }
     }
 
+    /// Sets what the ring should receive for those that something happened to.
+    fn advance_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for conn in touched.drain(..) {
+            self.advance_receive(conn);
+        }
+        self.touched = touched;
+    }
+
     /// Sets what the ring should receive for a connection, and where to.
     fn advance_receive(&mut self, conn: ConnId) {
         let Some(state) = self.conns.get_mut(&conn) else {
@@ -533,16 +542,14 @@ impl<M: Machine> CoreIo<M> {
     fn admit(&mut self, now: Now) {
         // A connection asks in `advance_receive`, after this; the next turn follows at once, because
         // asking is the consequence of something that happened in this one.
-        for conn in std::mem::take(&mut self.touched) {
-            self.advance_receive(conn);
-        }
+        self.advance_touched();
         for place in self.admission.admit(now.monotonic_us) {
             let Some(conn) = self.by_place.get(&place) else {
                 continue;
             };
             if let Some(state) = self.conns.get_mut(conn) {
                 state.admitted = true;
-                self.touched.insert(*conn);
+                self.touched.push(*conn);
             }
         }
     }
@@ -553,6 +560,18 @@ impl<M: Machine> CoreIo<M> {
             self.tell(now, Event::Sent { conn, released });
             return;
         };
+        if state.returned.is_empty()
+            && state.answers.len() == 1
+            && state.answers.front() == Some(&released.len())
+        {
+            // As nearly always: one answer, sent in one go.
+            state.answers.pop_front();
+            if state.close_by_us.is_none() {
+                self.sending.remove(&conn);
+            }
+            self.tell(now, Event::Sent { conn, released });
+            return;
+        }
         state.returned.extend(released);
         let mut whole = 0;
         let mut chunks = 0;
@@ -678,7 +697,7 @@ impl<M: Machine> CoreIo<M> {
     fn set_paused(&mut self, conn: ConnId, paused: bool) {
         if let Some(state) = self.conns.get_mut(&conn) {
             state.paused = paused;
-            self.touched.insert(conn);
+            self.touched.push(conn);
         }
     }
 

@@ -24,8 +24,16 @@ pub(crate) const IGNORED: u64 = u64::MAX;
 /// in flight for as long as the ring lives.
 pub(crate) const WOKEN: u64 = u64::MAX - 1;
 
-/// A gathered send: what the kernel reads while it is in flight.
-pub(crate) struct SendState {
+/// What the kernel reads while a send is in flight.
+pub(crate) enum SendState {
+    /// As most answers are: nothing needs to be gathered.
+    One { chunk: Chunk, sent_bytes: usize },
+    /// Several chunks.
+    Gathered(Box<Gathered>),
+}
+
+/// A gathered send.
+pub(crate) struct Gathered {
     pub chunks: Vec<Chunk>,
     pub iov: Vec<libc::iovec>,
     /// Index of the first entry of `iov` that is not wholly sent.
@@ -47,7 +55,7 @@ pub(crate) enum Op {
     },
     Send {
         socket: SocketId,
-        state: Box<SendState>,
+        state: SendState,
     },
     Timer {
         _at: Box<Timespec>,

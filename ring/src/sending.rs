@@ -1,14 +1,15 @@
 //! Sending on the ring's sockets: chunks are queued, gathered, continued after partial sends, and given
 //! back. Lives on one core; knows no answer and no protocol.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
 use crate::buf::Chunk;
 use crate::file::is_again;
-use crate::op::{Op, SendState};
+use crate::op::{Gathered, Op, SendState};
 use crate::ring::{Completion, Ring};
 use crate::socket::{Closing, Socket, SocketId};
 
@@ -107,49 +108,16 @@ impl Ring {
             if !socket.wants_send() {
                 continue;
             }
-            let mut chunks = Vec::with_capacity(socket.outgoing.len().min(SEND_CHUNKS_MAX));
-            let mut bytes = 0;
-            while chunks.len() < SEND_CHUNKS_MAX && bytes < SEND_BYTES_MAX {
-                let Some(chunk) = socket.outgoing.pop_front() else {
-                    break;
-                };
-                bytes += chunk.len();
-                chunks.push(chunk);
-            }
-            self.submit_send(id, chunks);
+            let state = SendState::of(&mut socket.outgoing);
+            self.push_send(id, state);
         }
     }
 
-    fn submit_send(&mut self, id: SocketId, chunks: Vec<Chunk>) {
-        let iov = chunks
-            .iter()
-            .map(|chunk| libc::iovec {
-                iov_base: chunk.as_ptr().cast_mut().cast(),
-                iov_len: chunk.len(),
-            })
-            .collect();
-        // SAFETY: all of msghdr is numbers and pointers, for which zero is a value.
-        let header: libc::msghdr = unsafe { std::mem::zeroed() };
-        let state = Box::new(SendState {
-            chunks,
-            iov,
-            iov_first: 0,
-            header,
-        });
-        self.push_send(id, state);
-    }
-
-    /// Submits what is left of a gathered send.
-    fn push_send(&mut self, id: SocketId, mut state: Box<SendState>) {
-        let first = state.iov_first;
-        state.header.msg_iov = state.iov[first..].as_mut_ptr();
-        state.header.msg_iovlen = state.iov.len() - first;
+    /// Submits what is left of a send.
+    fn push_send(&mut self, id: SocketId, mut state: SendState) {
         let socket = self.sockets.held(id);
-        let fd = types::Fd(socket.fd.as_raw_fd());
         socket.in_flight_count += 1;
-        let entry = opcode::SendMsg::new(fd, &raw const state.header)
-            .flags(libc::MSG_NOSIGNAL as u32)
-            .build();
+        let entry = state.entry(types::Fd(socket.fd.as_raw_fd()));
         let token = self.push_op(Op::Send { socket: id, state }, entry);
         self.sockets.held(id).sending = Some(token);
     }
@@ -157,52 +125,45 @@ impl Ring {
     pub(crate) fn on_send(
         &mut self,
         id: SocketId,
-        mut state: Box<SendState>,
+        mut state: SendState,
         result: i32,
         completions: &mut Vec<Completion>,
     ) {
         let socket = self.sockets.held(id);
         socket.in_flight_count -= 1;
         socket.sending = None;
-        let mut left = result.max(0) as usize;
-        socket.unsent_bytes -= left;
-        while let Some(entry) = state.iov.get_mut(state.iov_first) {
-            if left < entry.iov_len {
-                entry.iov_len -= left;
-                // SAFETY: fewer bytes than the entry has, so the address stays inside the chunk.
-                entry.iov_base = unsafe { entry.iov_base.cast::<u8>().add(left) }.cast();
-                break;
-            }
-            left -= entry.iov_len;
-            state.iov_first += 1;
-        }
+        let sent_bytes = result.max(0) as usize;
+        socket.unsent_bytes -= sent_bytes;
+        let whole = state.advance(sent_bytes);
         let cancelled_for_copy = result == -libc::ECANCELED && socket.unpin;
-        if state.iov_first == state.iov.len() {
+        if whole {
             socket.unpin = false;
             completions.push(Completion::Sent {
                 socket: id,
-                released: state.chunks,
+                released: state.into_chunks(),
             });
         } else if socket.closing == Closing::Now {
             completions.push(Completion::Sent {
                 socket: id,
-                released: state.chunks,
+                released: state.into_chunks(),
             });
         } else if cancelled_for_copy || (socket.unpin && (result > 0 || is_again(result))) {
             socket.unpin = false;
-            let copy = rest_of(&state);
+            let copy = state.rest();
             self.sockets.copied_out_bytes += copy.len() as u64;
             completions.push(Completion::Sent {
                 socket: id,
-                released: state.chunks,
+                released: state.into_chunks(),
             });
-            self.submit_send(id, vec![Chunk::Local(copy.into())]);
+            let chunk = Chunk::Local(copy.into());
+            let sent_bytes = 0;
+            self.push_send(id, SendState::One { chunk, sent_bytes });
         } else if result > 0 || is_again(result) {
             self.push_send(id, state);
         } else {
             socket.send_failed = true;
             socket.unsent_bytes = 0;
-            let mut released = state.chunks;
+            let mut released = state.into_chunks();
             released.extend(socket.outgoing.drain(..));
             completions.push(Completion::SendFailed {
                 socket: id,
@@ -216,11 +177,105 @@ impl Ring {
     }
 }
 
-/// What a gathered send has not sent.
-fn rest_of(state: &SendState) -> Vec<u8> {
-    let mut copy = Vec::new();
-    for (chunk, entry) in state.chunks.iter().zip(&state.iov).skip(state.iov_first) {
-        copy.extend_from_slice(&chunk[chunk.len() - entry.iov_len..]);
+impl SendState {
+    /// Takes what one send can take of what is queued, which is not nothing.
+    fn of(outgoing: &mut VecDeque<Chunk>) -> SendState {
+        if outgoing.len() == 1
+            && let Some(chunk) = outgoing.pop_front()
+        {
+            let sent_bytes = 0;
+            return SendState::One { chunk, sent_bytes };
+        }
+        let mut chunks = Vec::with_capacity(outgoing.len().min(SEND_CHUNKS_MAX));
+        let mut bytes = 0;
+        while chunks.len() < SEND_CHUNKS_MAX && bytes < SEND_BYTES_MAX {
+            let Some(chunk) = outgoing.pop_front() else {
+                break;
+            };
+            bytes += chunk.len();
+            chunks.push(chunk);
+        }
+        let iov = chunks
+            .iter()
+            .map(|chunk| libc::iovec {
+                iov_base: chunk.as_ptr().cast_mut().cast(),
+                iov_len: chunk.len(),
+            })
+            .collect();
+        SendState::Gathered(Box::new(Gathered {
+            chunks,
+            iov,
+            iov_first: 0,
+            // SAFETY: all of msghdr is numbers and pointers, for which zero is a value.
+            header: unsafe { std::mem::zeroed() },
+        }))
     }
-    copy
+
+    /// The submission for what is not sent. It points into the state, at places that do not move with it.
+    fn entry(&mut self, fd: types::Fd) -> squeue::Entry {
+        let flags = libc::MSG_NOSIGNAL;
+        match self {
+            SendState::One { chunk, sent_bytes } => {
+                let rest = &chunk[*sent_bytes..];
+                let len = rest.len().min(1 << 30) as u32;
+                opcode::Send::new(fd, rest.as_ptr(), len)
+                    .flags(flags)
+                    .build()
+            }
+            SendState::Gathered(gathered) => {
+                let rest = &mut gathered.iov[gathered.iov_first..];
+                gathered.header.msg_iov = rest.as_mut_ptr();
+                gathered.header.msg_iovlen = rest.len();
+                opcode::SendMsg::new(fd, &raw const gathered.header)
+                    .flags(flags as u32)
+                    .build()
+            }
+        }
+    }
+
+    /// Notes that so many bytes more are sent. Returns whether that is all.
+    fn advance(&mut self, bytes: usize) -> bool {
+        match self {
+            SendState::One { chunk, sent_bytes } => {
+                *sent_bytes += bytes;
+                *sent_bytes == chunk.len()
+            }
+            SendState::Gathered(gathered) => {
+                let mut left = bytes;
+                while let Some(entry) = gathered.iov.get_mut(gathered.iov_first) {
+                    if left < entry.iov_len {
+                        entry.iov_len -= left;
+                        // SAFETY: fewer bytes than the entry has, so the address stays inside the chunk.
+                        entry.iov_base = unsafe { entry.iov_base.cast::<u8>().add(left) }.cast();
+                        return false;
+                    }
+                    left -= entry.iov_len;
+                    gathered.iov_first += 1;
+                }
+                true
+            }
+        }
+    }
+
+    fn into_chunks(self) -> Vec<Chunk> {
+        match self {
+            SendState::One { chunk, .. } => vec![chunk],
+            SendState::Gathered(gathered) => gathered.chunks,
+        }
+    }
+
+    /// A copy of what is not sent.
+    fn rest(&self) -> Vec<u8> {
+        match self {
+            SendState::One { chunk, sent_bytes } => chunk[*sent_bytes..].to_vec(),
+            SendState::Gathered(gathered) => {
+                let mut copy = Vec::new();
+                let parts = gathered.chunks.iter().zip(&gathered.iov);
+                for (chunk, entry) in parts.skip(gathered.iov_first) {
+                    copy.extend_from_slice(&chunk[chunk.len() - entry.iov_len..]);
+                }
+                copy
+            }
+        }
+    }
 }

@@ -429,6 +429,42 @@ fn a_stalled_reader_loses_its_pins_and_no_bytes() {
 }
 
 #[test]
+fn a_stalled_reader_loses_its_pin_on_one_large_chunk_too() {
+    let mut server = Server::new(RingConfig::default());
+    let (peer, go) = slow_reader(server.address);
+    let socket = server.accept();
+    let mut table = LeaseTable::new(0);
+    let expected = pattern(7, 12_000_000);
+    let view = Shared::from(expected.clone());
+    let chunk = Chunk::Leased(table.lend(&view));
+    server.ring.send(socket, vec![chunk]);
+    let mut completions = Vec::new();
+    // Until the kernel's buffers have a part of it, so that it is the rest of a send that is in flight.
+    while server.ring.unsent_bytes(socket) == expected.len() {
+        server.ring.turn(&mut completions, 64).expect("a turn");
+        assert!(completions.is_empty(), "the peer reads nothing");
+        assert!(monotonic_us() < server.give_up_us, "nothing is sent");
+    }
+    server.ring.copy_out_unsent(socket);
+    server.run(|_, completion| match completion {
+        Completion::Sent { released, .. } => {
+            for chunk in released {
+                if let Chunk::Leased(lease) = chunk {
+                    table.give_back(lease);
+                }
+            }
+            table.lent_count() == 0
+        }
+        _ => false,
+    });
+    assert!(server.ring.unsent_bytes(socket) > 0, "nobody has read");
+    go.send(()).unwrap();
+    server.ring.close_after_sends(socket);
+    server.run(|_, completion| matches!(completion, Completion::Closed { .. }));
+    assert!(peer.join().unwrap() == expected);
+}
+
+#[test]
 fn closing_now_returns_what_was_not_sent() {
     let mut server = Server::new(RingConfig::default());
     let (peer, go) = slow_reader(server.address);

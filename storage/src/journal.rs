@@ -32,10 +32,6 @@ pub(crate) use format::{
 
 /// How many writes may be in flight at once.
 const IN_FLIGHT_MAX: usize = 2;
-/// Behind a write of at least this size the next one gathers until it is as large itself, or until that
-/// one is done: each write pays for a flush, which takes a device about as long as so many bytes do, and
-/// devices take one thing after the other.
-const MATCHED_BYTES_MIN: u64 = 128 << 10;
 /// Size of the buffers that turns are gathered into; larger batches get one of their own.
 const ARENA_BYTES: usize = 512 << 10;
 /// A write is sealed early when it has grown to this, so that one flush does not wait for a flood.
@@ -248,14 +244,13 @@ impl Journal {
     }
 
     /// Whether a turn's end should seal: something is gathered, a place in flight is free, and what is
-    /// gathered is worth a flush of its own beside the one that is awaited. Else it goes on gathering for
-    /// the next write.
+    /// gathered is as large as the write that is awaited, in blocks. Else it goes on gathering until that
+    /// one is done: each write costs a flush, whatever its size.
     pub(crate) fn should_seal(&self) -> bool {
         let matched = |open: &OpenWrite| {
-            self.in_flight.back().is_none_or(|ahead| {
-                let bytes = open.used.next_multiple_of(BLOCK_BYTES) as u64;
-                ahead.bytes < MATCHED_BYTES_MIN || bytes >= ahead.bytes
-            })
+            self.in_flight
+                .back()
+                .is_none_or(|ahead| open.used.next_multiple_of(BLOCK_BYTES) as u64 >= ahead.bytes)
         };
         self.may_seal() && self.open.as_ref().is_some_and(matched)
     }

@@ -1,8 +1,6 @@
 //! Produce: splits a request by the cores that own its partitions, and answers when each part has its
 //! result. Lives on the core that accepted the connection; batches stay ranges of the frame.
 
-use std::sync::Arc;
-
 use net::kafka::error::ErrorCode;
 use net::kafka::produce as wire;
 use storage::types::{CoreId, Now, TopicId};
@@ -42,7 +40,8 @@ pub(crate) enum Reply {
 
 #[derive(Debug)]
 pub(crate) struct Topic {
-    name: Arc<str>,
+    /// Empty where the answer names topics by id.
+    name: Box<str>,
     topic_id: TopicId,
     partition_count: usize,
 }
@@ -187,17 +186,12 @@ pub fn handle(shard: &mut Shard, now: Now, request: &Request<'_>) -> Result<Outc
         } else {
             ErrorCode::UnknownTopicOrPartition
         };
-        let (name, topic_id, count, internal) = match topic {
-            Some(topic) => (
-                Arc::from(&*topic.name),
-                topic.id,
-                topic.partition_count() as usize,
-                topic.internal(),
-            ),
-            None => (Arc::from(&*topic_data.name), topic_data.topic_id, 0, false),
+        let (topic_id, count, internal) = match topic {
+            Some(topic) => (topic.id, topic.partition_count() as usize, topic.internal()),
+            None => (topic_data.topic_id, 0, false),
         };
         topics.push(Topic {
-            name,
+            name: Box::from(&*topic_data.name),
             topic_id,
             partition_count: topic_data.partition_data.len(),
         });

@@ -6,6 +6,9 @@ use uuid::Uuid;
 
 use super::reader::STRING_BYTES_MAX;
 
+/// Most answers are no larger, record data aside.
+const ANSWER_BYTES: usize = 128;
+
 /// Record data that stands between two gathered bytes.
 #[derive(Debug)]
 struct Insert {
@@ -36,8 +39,10 @@ impl Writer {
 
     /// A writer whose output starts with the four bytes that tell the size of the rest.
     pub fn framed() -> Writer {
+        let mut gathered = Vec::with_capacity(ANSWER_BYTES);
+        gathered.extend([0; 4]);
         Writer {
-            gathered: vec![0; 4],
+            gathered,
             framed: true,
             ..Writer::default()
         }

@@ -120,9 +120,9 @@ fn writes_are_chained() {
     assert_eq!((first.durable_sequence, second.durable_sequence), (0, 1));
 }
 
-/// Behind a large write a small one waits: for company, or for the large one's end.
+/// Behind a larger write a small one waits: for company, or for the larger one's end.
 #[test]
-fn behind_a_large_write_the_next_gathers_until_it_is_as_large() {
+fn behind_a_write_the_next_gathers_until_it_is_as_large() {
     let gather = |journal: &mut Journal, bytes: usize| {
         journal.add(LogId(0), entry(EntryKind::Append, 10), bytes, true, |out| {
             out.fill(1)
@@ -132,7 +132,7 @@ fn behind_a_large_write_the_next_gathers_until_it_is_as_large() {
     assert!(matches!(journal.poll_need(false), JournalNeed::File { .. }));
     journal.on_file_made(0, 4 << 20);
 
-    // Small ones go one behind the other.
+    // Of one block each they go one behind the other.
     gather(&mut journal, 1000);
     assert!(journal.should_seal());
     let first = journal.seal().expect("gathered");
@@ -142,7 +142,7 @@ fn behind_a_large_write_the_next_gathers_until_it_is_as_large() {
     assert!(journal.should_seal());
     journal.on_write_done(first, &Ok(()));
 
-    let large = MATCHED_BYTES_MIN as usize;
+    let large = 2 * BLOCK_BYTES;
     gather(&mut journal, large);
     assert!(journal.should_seal(), "nothing is ahead");
     let second = journal.seal().expect("gathered");
@@ -157,7 +157,7 @@ fn behind_a_large_write_the_next_gathers_until_it_is_as_large() {
     let (third, _) = journal.poll_write(3).expect("a free place");
     journal.on_write_done(second, &Ok(()));
     gather(&mut journal, 10);
-    assert!(!journal.should_seal(), "a large one is ahead still");
+    assert!(!journal.should_seal(), "a larger one is ahead still");
     journal.on_write_done(third, &Ok(()));
     assert!(journal.should_seal(), "nothing is ahead any more");
 }
