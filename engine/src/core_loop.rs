@@ -50,6 +50,9 @@ const POLLED_REQUESTS_MAX: usize = 2;
 const POLLED_TURN_US_MAX: u64 = 50;
 const LATELY_US: u64 = 1_000;
 
+/// How much later than a core that looks a sleeping one meets its work, in microseconds, about.
+const WAKING_US: u64 = 50;
+
 /// What a core needs to run.
 pub struct CoreConfig {
     /// Which core of the broker.
@@ -245,6 +248,7 @@ async fn serve_turns<M: Machine>(
             // What finishes a flush may need this very processor: a worker of the kernel's.
             std::thread::yield_now();
         } else if core.prepare_sleep() {
+            polling.slept = true;
             work.ring.borrow_mut().wait_blocking(-1)?;
         } else {
             work.ring.borrow_mut().woke();
@@ -266,6 +270,8 @@ struct Polling {
     crowded_us: u64,
     /// Whether something waited then to be durable.
     waits: bool,
+    /// Whether the core has slept since.
+    slept: bool,
     /// Whether work came soon the last time: when nothing waited, and when something did.
     soon: [bool; 2],
 }
@@ -278,6 +284,7 @@ impl Polling {
             worked_us: 0,
             crowded_us: 0,
             waits: false,
+            slept: false,
             soon: [false; 2],
         }
     }
@@ -285,8 +292,12 @@ impl Polling {
     /// A turn had work, from `began_us` to `now_us`, and leaves so many requests waiting.
     fn worked(&mut self, began_us: u64, now_us: u64, waiting_count: usize) {
         if self.idle_rounds > 0 {
-            self.soon[usize::from(self.waits)] = began_us < self.worked_us + self.look_us;
+            // What a core that looks would meet in time: else one that once slept would go on sleeping.
+            let waking_us = if self.slept { WAKING_US } else { 0 };
+            let looked_us = self.worked_us + self.look_us;
+            self.soon[usize::from(self.waits)] = began_us < looked_us + waking_us;
         }
+        self.slept = false;
         if waiting_count > POLLED_REQUESTS_MAX || now_us > began_us + POLLED_TURN_US_MAX {
             self.crowded_us = now_us;
         }
@@ -354,6 +365,24 @@ mod tests {
         now_us = idle(&mut polling, now_us, 50, 1);
         now_us = idle(&mut polling, now_us, 100, 0);
         assert!(polling.goes_on(now_us));
+    }
+
+    #[test]
+    fn what_a_sleeping_core_met_a_little_late_came_soon() {
+        let mut polling = Polling::new(200);
+        for (idle_us, slept, soon) in [
+            (100, true, true),
+            (249, true, true),
+            (250, true, false),
+            (199, false, true),
+            (200, false, false),
+        ] {
+            polling.slept = slept;
+            let now_us = idle(&mut polling, 10_000, idle_us, 1);
+            polling.slept = slept;
+            let now_us = idle(&mut polling, now_us, idle_us, 1);
+            assert_eq!(polling.goes_on(now_us), soon, "{idle_us} us, {slept}");
+        }
     }
 
     #[test]
