@@ -112,6 +112,17 @@ pub fn producer(properties: &Properties) -> Result<ClientConfig, Failure> {
     Ok(config)
 }
 
+/// Keeps several batches of a partition on their way at once, as Java's producer does: librdkafka sends the next batch of a partition only when
+/// the one before was answered, where idempotence is on (it counts records against the five requests that a broker remembers). So a tool that
+/// measures switches idempotence off, unless it was asked for or a transaction needs it.
+pub fn pipelined(properties: &mut Properties) {
+    if !properties.contains_key("transactional.id") {
+        properties
+            .entry("enable.idempotence".to_owned())
+            .or_insert_with(|| "false".to_owned());
+    }
+}
+
 /// A consumer with Java's defaults, changed by these properties.
 ///
 /// # Errors
@@ -406,6 +417,20 @@ mod tests {
             ))
         );
         assert!(!off(&[("acks", "-1")]) && !off(&[("acks", "1"), ("enable.idempotence", "true")]));
+    }
+
+    #[test]
+    fn a_measuring_producer_is_idempotent_only_where_that_is_wanted() {
+        let idempotent = |pairs: &[(&str, &str)]| {
+            let mut set = properties(pairs);
+            pipelined(&mut set);
+            let config = producer(&set).unwrap();
+            config.create_native_config().unwrap();
+            config.get("enable.idempotence") == Some("true")
+        };
+        assert!(!idempotent(&[]) && !idempotent(&[("acks", "1")]));
+        assert!(idempotent(&[("enable.idempotence", "true")]));
+        assert!(idempotent(&[("transactional.id", "t")]));
     }
 
     #[test]

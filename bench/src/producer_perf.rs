@@ -265,7 +265,8 @@ fn send_one(
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                 record = back;
-                producer.poll(Duration::from_millis(1));
+                // Longer than a millisecond, the last of which rdkafka spends looking without pause, on a processor that the broker may need.
+                producer.poll(Duration::from_millis(20));
             }
             Err((error, _)) => return Err(error.into()),
         }

@@ -166,7 +166,8 @@ fn plans(arguments: &Arguments) -> Result<Vec<Plan>, Failure> {
         all.extend(pairs(given)?);
         Ok(all)
     };
-    let producer = with(&driver.producer, &arguments.producer_property)?;
+    let mut producer = with(&driver.producer, &arguments.producer_property)?;
+    kafka_config::pipelined(&mut producer);
     let mut consumer = with(&driver.consumer, &arguments.consumer_property)?;
     // The topics are new; whatever was sent before a consumer had its partitions is still to be read.
     consumer.insert("auto.offset.reset".to_owned(), "earliest".to_owned());

@@ -100,12 +100,13 @@ fn options() -> Vec<Arg> {
 }
 
 fn run(found: &ArgMatches) -> Outcome {
-    let (plan, properties) = read(found)?;
+    let (plan, mut properties) = read(found)?;
     if native_perf::address(&properties).is_some() {
         return native_perf::produce(&properties, &plan, &mut std::io::stdout())
             .map(|_| ())
             .map_err(|failure| Stop::Failed(failure.to_string()));
     }
+    kafka_config::pipelined(&mut properties);
     let config = kafka_config::producer(&properties)?;
     producer_perf::run(&config, &plan, &mut std::io::stdout())
         .map(|_| ())
