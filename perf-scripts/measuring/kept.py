@@ -40,6 +40,15 @@ class Kept:
         self.runs.setdefault(row, {}).setdefault(side, []).append(run)
         self.save()
 
+    @property
+    def failures(self):
+        """Runs that came to no end: row, side, what the generator said."""
+        return self.other.get("failures", [])
+
+    def add_failure(self, row, side, told):
+        self.other.setdefault("failures", []).append({"row": row, "side": side, "told": told, "piece": len(self.pieces) - 1})
+        self.save()
+
     def save(self):
         # Whoever is stopped while it writes has the old one still.
         whole = self.directory / "raw.json.new"

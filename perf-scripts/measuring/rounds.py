@@ -7,20 +7,30 @@ from . import pages, reading, report, workloads
 
 
 def measure(brokers_of, results, names, sides, repeats):
-    """Every row on every side that it has, so often; who comes first changes from repeat to repeat."""
+    """Every row on every side that it has, so often; who comes first changes from repeat to repeat. A run that fails is told, kept
+    with the results, and left out of the figures. Whether none failed.
+    """
+    whole = True
     rows = [workloads.row_of(name) for name in names]
     for turn in range(repeats):
         for row in rows:
             # A rival is measured where Kafka would be.
             mine = [side for side in sides if side in row.sides or (side == "rival" and "kafka" in row.sides)]
             for side in mine if turn % 2 == 0 else reversed(mine):
-                run = brokers_of.measure(side, row)
+                try:
+                    run = brokers_of.measure(side, row)
+                except workloads.LoadFailed as failure:
+                    whole = False
+                    results.add_failure(row.name, side, str(failure))
+                    print(f"{row.name}, {side}: {failure}", flush=True)
+                    continue
                 results.add(row.name, side, run)
                 cpu = run["broker"] and run["broker"]["cpu_seconds_per_million_requests"]
                 print(f"{row.name}, {side}: {report.number(run['requests_per_second'])} requests/s, "
                       f"{report.number(run['mb_per_second'])} MB/s, p50 {run['latency_from_intended_us']['p50']} us, "
                       f"p99 {run['latency_from_intended_us']['p99']} us, p99.9 {run['latency_from_intended_us']['p99_9']} us, "
                       f"{report.number(cpu)} CPU us/request", flush=True)
+    return whole
 
 
 def _memory(results, rival):
@@ -72,6 +82,9 @@ def report_all(results, binary, title, rival, behind=""):
         lines += (reading.bars(read, rival) if read else []) + _memory(results, rival)
     if lines:
         text += f"\n## Bars\n\n{report.table(report.HEAD, lines)}\n{report.verdicts(lines)}"
+    if results.failures:
+        text += "\n## Runs that failed, and are in no figure\n\n" + "".join(
+            f"- {one['row']}, {one['side']}: {one['told'].strip().splitlines()[-1]}\n" for one in results.failures)
     if rows:
         text += "\n## All figures\n\n" + report.figures(rows, results.runs, workloads.METRICS, workloads.SIDES)
         notes = report.notes(results.runs)

@@ -133,6 +133,10 @@ def row_of(name):
     return next((row for row in [*ROWS, CORES] if row.name == name), None)
 
 
+class LoadFailed(SystemExit):
+    """The generator did not come to its end: a broker that does not answer, above all. Ends the script, unless somebody goes on without this run."""
+
+
 def _others(pid):
     """CPU seconds so far of everything but this broker, this script and its children."""
     own = os.times()
@@ -147,7 +151,7 @@ def prime(binary, address, core, topic, configs):
         command += ["--topic-config", config]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, preexec_fn=brokers.child())
     if done.returncode != 0:
-        raise SystemExit(f"the load failed:\n  {' '.join(map(str, command))}\n{done.stderr}")
+        raise LoadFailed(f"the load failed:\n  {' '.join(map(str, command))}\n{done.stderr}")
 
 
 def load(binary, row, address, cores, seconds, warmup, pid=None, topic=None, configs=(), extra=(), kafka_address=None, lasts=False):
@@ -173,7 +177,7 @@ def load(binary, row, address, cores, seconds, warmup, pid=None, topic=None, con
                           preexec_fn=brokers.child(cores))
     others = (_others(pid) - others) / (time.monotonic() - began)
     if done.returncode != 0:
-        raise SystemExit(f"the load failed:\n  {' '.join(map(str, command))}\n{done.stderr}")
+        raise LoadFailed(f"the load failed:\n  {' '.join(map(str, command))}\n{done.stderr}")
     run = json.loads(done.stdout)
     run["command"] = " ".join(["millrace", *map(str, command[1:])])
     run["others_cpu_share"] = others
