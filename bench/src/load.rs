@@ -16,6 +16,8 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use client::Greeting;
+use client::blocking::Client;
 use client::stream::unix_path;
 
 use crate::payload::Random;
@@ -42,6 +44,9 @@ pub struct Arguments {
     /// creates the topic as it creates one that is missing.
     #[arg(long, value_name = "HOST:PORT")]
     pub kafka_server: Option<String>,
+    /// With the native protocol: asks the broker's core to look for work before it sleeps (native.idle.poll.us).
+    #[arg(long)]
+    pub idle_poll: bool,
     /// The topic.
     #[arg(long, default_value = "bench-load")]
     pub topic: String,
@@ -224,10 +229,13 @@ impl Arguments {
 /// A sentence for the operator.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     arguments.check_cores()?;
-    if arguments.protocol == Protocol::Kafka && arguments.kafka_server.is_some() {
-        return Err(Failure(
-            "--kafka-server belongs to --protocol native".to_owned(),
-        ));
+    for (option, given) in [
+        ("--kafka-server", arguments.kafka_server.is_some()),
+        ("--idle-poll", arguments.idle_poll),
+    ] {
+        if given && arguments.protocol == Protocol::Kafka {
+            return Err(Failure(format!("{option} belongs to --protocol native")));
+        }
     }
     if arguments.protocol == Protocol::Kafka && unix_path(&arguments.bootstrap_server).is_some() {
         return Err(Failure(format!(
@@ -288,7 +296,11 @@ fn native(arguments: &Arguments) -> Result<summary::Summary, Failure> {
             arguments.topic, arguments.bootstrap_server
         ))
     };
-    let topic = client::blocking::Client::connect(&arguments.bootstrap_server, "millrace-bench")
+    let greeting = Greeting {
+        idle_poll: arguments.idle_poll,
+        ..Greeting::from("millrace-bench")
+    };
+    let topic = Client::connect(&arguments.bootstrap_server, greeting.clone())
         .and_then(|mut client| client.topic(&arguments.topic, arguments.create_topic))
         .map_err(cannot)?;
     let partitions = arguments.partitions();
@@ -299,6 +311,7 @@ fn native(arguments: &Arguments) -> Result<summary::Summary, Failure> {
         )));
     }
     let wire = NativeWire::new(
+        greeting,
         topic.id,
         arguments.acks,
         arguments.batch(),

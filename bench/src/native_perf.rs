@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use client::blocking::{BlockingConsumer, BlockingProducer, Client};
 use client::stream::{UNIX_SCHEME, unix_path};
-use client::{Acknowledged, Error, ProducerConfig, TopicId, Window};
+use client::{Acknowledged, Error, Greeting, ProducerConfig, TopicId, Window};
 use hdrhistogram::Histogram;
 use storage::batch::Compression;
 use storage::records::RecordsScratch;
@@ -20,6 +20,9 @@ use crate::{Failure, clock, context, e2e_latency, producer_perf};
 
 /// What stands before the address of a native listener.
 pub const SCHEME: &str = "native://";
+
+/// The property by which a native client asks the broker's core to look for work before it sleeps.
+const IDLE_POLL: &str = "idle.poll.enable";
 
 /// Failures of batches that are printed; the rest are counted.
 const FAILURES_SHOWN: u64 = 10;
@@ -48,8 +51,19 @@ fn connect(properties: &Properties) -> Result<Client, Failure> {
             "bootstrap.servers must begin with {SCHEME} or {UNIX_SCHEME}"
         ))
     })?;
-    let software = properties.get("client.id").map_or("perf", String::as_str);
-    Client::connect(address, software).map_err(|error| Failure(format!("{address}: {error}")))
+    let name = properties.get("client.id").map_or("perf", String::as_str);
+    let greeting = Greeting {
+        idle_poll: match properties.get(IDLE_POLL) {
+            Some(value) => value.trim().parse().map_err(|_| {
+                Failure(format!(
+                    "Invalid value {value} for configuration {IDLE_POLL}"
+                ))
+            })?,
+            None => false,
+        },
+        ..Greeting::from(name)
+    };
+    Client::connect(address, greeting).map_err(|error| Failure(format!("{address}: {error}")))
 }
 
 /// A producer with Java's defaults, changed by these properties; those without a counterpart are told.
@@ -92,7 +106,7 @@ pub fn producer_config(properties: &Properties) -> Result<ProducerConfig, Failur
                     _ => return Err(invalid()),
                 }
             }
-            "bootstrap.servers" | "client.id" => {}
+            "bootstrap.servers" | "client.id" | IDLE_POLL => {}
             "transactional.id" => {
                 return Err(Failure(
                     "there are no transactions over the native protocol".to_owned(),

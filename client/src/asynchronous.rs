@@ -10,7 +10,8 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::metadata::{self, Topic};
 use crate::{
-    Consumer, Delivery, Error, Link, Outcome, Position, Producer, ProducerConfig, TopicId, Window,
+    Consumer, Delivery, Error, Greeting, Link, Outcome, Position, Producer, ProducerConfig,
+    TopicId, Window,
 };
 
 /// The time of the caller's runtime.
@@ -38,10 +39,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// # Errors
     /// The stream's, or the broker speaks no version that this client speaks.
-    pub async fn open(stream: S, software: &str) -> Result<Client<S>, Error> {
+    pub async fn open(stream: S, greeting: impl Into<Greeting>) -> Result<Client<S>, Error> {
         let mut client = Client {
             stream,
-            link: Link::new(software),
+            link: Link::new(&greeting.into()),
         };
         while !client.link.is_open() {
             client.exchange().await?;
@@ -212,9 +213,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Timer> AsyncProducer<S, T> {
     ///
     /// # Errors
     /// As [`Client::open`].
-    pub async fn resume(&mut self, stream: S, software: &str) -> Result<(), Error> {
+    pub async fn resume(&mut self, stream: S, greeting: impl Into<Greeting>) -> Result<(), Error> {
         self.producer.on_disconnected();
-        self.client = Client::open(stream, software).await?;
+        self.client = Client::open(stream, greeting).await?;
         Ok(())
     }
 
@@ -294,8 +295,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncConsumer<S> {
     ///
     /// # Errors
     /// As [`Client::open`].
-    pub async fn resume(&mut self, stream: S, software: &str) -> Result<(), Error> {
-        self.client = Client::open(stream, software).await?;
+    pub async fn resume(&mut self, stream: S, greeting: impl Into<Greeting>) -> Result<(), Error> {
+        self.client = Client::open(stream, greeting).await?;
         self.consumer.subscribe(&mut self.client.link);
         Ok(())
     }

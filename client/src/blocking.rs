@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::metadata::{self, Topic};
 use crate::stream::Stream;
 use crate::{
-    Consumer, Delivery, Error, Link, Outcome, Position, Producer, ProducerConfig, Received,
-    TopicId, Window,
+    Consumer, Delivery, Error, Greeting, Link, Outcome, Position, Producer, ProducerConfig,
+    Received, TopicId, Window,
 };
 
 /// The pause before a lost connection is tried again.
@@ -17,7 +17,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Client {
     address: String,
-    software: String,
+    greeting: Greeting,
     stream: Stream,
     /// What the stream was told last.
     read_timeout: Option<Duration>,
@@ -26,19 +26,20 @@ pub struct Client {
 
 impl Client {
     /// Connects to `host:port`, or on the broker's own machine to its Unix socket at `unix:/path`, and
-    /// negotiates. `software` is a name for the broker's log. After a loss it is the same address again, for
+    /// negotiates. The greeting is a name for the broker's log, or more. After a loss it is the same address again, for
     /// everything: what brokers tell about their addresses is not looked at.
     ///
     /// # Errors
     /// The broker cannot be reached, or speaks no version that this client speaks.
-    pub fn connect(address: &str, software: &str) -> Result<Client, Error> {
+    pub fn connect(address: &str, greeting: impl Into<Greeting>) -> Result<Client, Error> {
+        let greeting = greeting.into();
         let stream = Stream::connect(address, None)?;
         let mut client = Client {
             address: address.to_owned(),
-            software: software.to_owned(),
+            link: Link::new(&greeting),
+            greeting,
             stream,
             read_timeout: None,
-            link: Link::new(software),
         };
         while !client.link.is_open() {
             client.write_all()?;
@@ -49,7 +50,7 @@ impl Client {
     }
 
     fn reconnect(&mut self) -> Result<(), Error> {
-        *self = Client::connect(&self.address, &self.software)?;
+        *self = Client::connect(&self.address, self.greeting.clone())?;
         Ok(())
     }
 

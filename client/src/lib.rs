@@ -9,7 +9,8 @@
 //!
 //! A client on the broker's own machine may connect by the broker's Unix socket (`native.unix.socket`)
 //! instead of TCP's loopback: `Client::connect("unix:/run/millrace/native.sock", ..)`, or
-//! [`asynchronous::Client::open`] over a Unix stream of the runtime.
+//! [`asynchronous::Client::open`] over a Unix stream of the runtime. Who has few records under way and wants each
+//! answer as early as can be connects with a [`Greeting`] that asks for it.
 //!
 //! ```no_run
 //! use millrace_client::blocking::Client;
@@ -50,7 +51,7 @@ pub mod stream;
 
 pub use consumer::{Batch, Consumer, Delivery, PartitionDelivery, Position, Window};
 pub use error::Error;
-pub use link::{Link, Received};
+pub use link::{Greeting, Link, Received};
 pub use metadata::Topic;
 pub use producer::{Acknowledged, Outcome, Producer, ProducerConfig};
 

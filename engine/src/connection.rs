@@ -75,6 +75,8 @@ pub struct Waiting {
 pub struct NativeSide {
     /// The version that was negotiated; before that, none.
     pub version: Option<u8>,
+    /// The features that were negotiated, as bits.
+    pub features: u64,
     /// Its subscriptions, each by the correlation id that began it.
     pub subscriptions: Vec<(u64, Key)>,
 }
@@ -205,6 +207,13 @@ impl Connection {
             given_us: now_us,
             bytes,
         });
+    }
+
+    /// Whether a feature of the native protocol was negotiated.
+    pub fn has_feature(&self, feature: u64) -> bool {
+        self.native
+            .as_ref()
+            .is_some_and(|native| native.features & feature != 0)
     }
 
     /// Whether anything is subscribed to.

@@ -28,6 +28,7 @@ use crate::journal_io::{JournalIo, Written};
 use crate::mesh::MeshMessage;
 use crate::mesh_link::MeshLinks;
 use crate::metrics::{Copies, ShardMetrics};
+use crate::native;
 use crate::ring_disk::RingDisk;
 use crate::shard::Shard;
 use crate::task_queue::TaskQueue;
@@ -60,6 +61,9 @@ pub trait Machine {
     /// How many produce requests of this core's clients, or of others' for this core's partitions, have no
     /// answer yet.
     fn waiting_count(&self) -> usize;
+    /// How long the core is to look for work before it sleeps while few requests wait, in microseconds; zero: a
+    /// few turns.
+    fn idle_poll_us(&self) -> u64;
 }
 
 impl Machine for Shard {
@@ -77,6 +81,10 @@ impl Machine for Shard {
 
     fn waiting_count(&self) -> usize {
         self.produces.len().max(self.append_groups.len())
+    }
+
+    fn idle_poll_us(&self) -> u64 {
+        native::idle_poll_us(self)
     }
 }
 
@@ -223,10 +231,9 @@ impl<M: Machine> CoreIo<M> {
         self.stopped
     }
 
-    /// How many produce requests of this core's clients, or of others' for this core's partitions, have no
-    /// answer yet.
-    pub fn waiting_count(&self) -> usize {
-        self.machine.waiting_count()
+    /// What the core serves.
+    pub fn machine(&self) -> &M {
+        &self.machine
     }
 
     /// When the last turn was, in monotonic microseconds.

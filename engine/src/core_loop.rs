@@ -77,9 +77,6 @@ pub struct CoreConfig {
     pub frame_bytes_max: usize,
     /// Log files that are kept open.
     pub open_files_max: usize,
-    /// How long the core looks for work before it sleeps, while few requests wait, in microseconds; zero: a few
-    /// turns.
-    pub polling_us: u64,
 }
 
 /// Starts the thread of a core. `machine` is made on it. Returns when its ring stands; the machine then
@@ -204,7 +201,7 @@ async fn serve<M: Machine + 'static>(
         outcomes,
         runnable,
     };
-    glommio::spawn_local_into(serve_turns(core, work, config.polling_us), serving)
+    glommio::spawn_local_into(serve_turns(core, work), serving)
         .map_err(|error| io::Error::other(error.to_string()))?
         .await
 }
@@ -220,12 +217,8 @@ struct Work {
     runnable: Rc<Cell<usize>>,
 }
 
-async fn serve_turns<M: Machine>(
-    mut core: CoreIo<M>,
-    work: Work,
-    polling_us: u64,
-) -> io::Result<()> {
-    let mut polling = Polling::new(polling_us);
+async fn serve_turns<M: Machine>(mut core: CoreIo<M>, work: Work) -> io::Result<()> {
+    let mut polling = Polling::new(core.machine().idle_poll_us());
     loop {
         let worked = core.turn()?;
         while let Some(task) = work.tasks.next() {
@@ -236,7 +229,8 @@ async fn serve_turns<M: Machine>(
         }
         let (began_us, now_us) = (core.turned_us(), clock::monotonic_us());
         if worked {
-            polling.worked(began_us, now_us, core.waiting_count());
+            polling.worked(began_us, now_us, core.machine().waiting_count());
+            polling.look_us = core.machine().idle_poll_us();
         } else {
             polling.idle_rounds += 1;
         }

@@ -24,7 +24,7 @@ use rkyv::Serialize;
 use storage::types::Now;
 
 use crate::api::Outcome;
-use crate::connection::{Overlap, Ticket};
+use crate::connection::{Connection, Overlap, Ticket};
 use crate::event::ConnId;
 use crate::ids::{Key, KeyMap};
 use crate::metrics::Stage;
@@ -43,6 +43,8 @@ pub(crate) struct NativeState {
     pub ready: VecDeque<Key>,
     /// All subscriptions.
     pub subscriptions: KeyMap<subscribe::Subscription>,
+    /// Connections whose client wants the core to look for work before it sleeps.
+    pub idle_poll_count: usize,
     /// Rows of an answer, kept for the next.
     results: Vec<ProduceResult>,
     /// The name of topics that are told by id.
@@ -206,10 +208,10 @@ fn handle(
 ) -> Result<Outcome, Refused> {
     let kind = decoded.kind;
     shard.metrics.on_native_request(kind);
-    let spoken = shard
-        .connections
-        .get(&ticket.conn)
-        .and_then(|connection| connection.native.as_ref()?.version);
+    let connection = shard.connections.get(&ticket.conn);
+    let spoken = connection.and_then(|connection| connection.native.as_ref()?.version);
+    let may_subscribe =
+        connection.is_some_and(|connection| connection.has_feature(hello::FEATURE_SUBSCRIBE));
     let head = |answer: Kind, version: u8| Head {
         ticket,
         kind: answer,
@@ -253,6 +255,9 @@ fn handle(
             shard.metrics.on_fetch_stage(Stage::Queue, queued_us);
             fetch::handle(shard, now, &request(Kind::FetchAnswer))
         }
+        Kind::Subscribe if !may_subscribe => Err(Refused::invalid(
+            "subscriptions, which the Hello did not ask for",
+        )),
         Kind::Subscribe => subscribe::handle(shard, now, &request(Kind::SubscribeAnswer)),
         Kind::Unsubscribe => subscribe::handle_end(shard, &request(Kind::UnsubscribeAnswer)),
         Kind::Metadata => metadata::handle(shard, now, &request(Kind::MetadataAnswer)),
@@ -265,6 +270,21 @@ fn handle(
     }
 }
 
+/// How long the core is to look for work before it sleeps, in microseconds.
+pub(crate) fn idle_poll_us(shard: &Shard) -> u64 {
+    let broker = &shard.config.broker;
+    let asked = shard.native.idle_poll_count > 0;
+    let native_us = if asked { broker.native_idle_poll_us } else { 0 };
+    u64::from(broker.idle_poll_us.max(native_us))
+}
+
+/// A connection is gone.
+pub(crate) fn forget(shard: &mut Shard, connection: &Connection) {
+    let asked = connection.has_feature(hello::FEATURE_IDLE_POLL);
+    shard.native.idle_poll_count -= usize::from(asked);
+    subscribe::forget(shard, connection);
+}
+
 /// Chooses the version that a connection speaks from now on.
 fn negotiate(shard: &mut Shard, head: Head, decoded: Frame<'_>) -> Result<Outcome, Refused> {
     if decoded.version != VERSION_HELLO {
@@ -273,10 +293,14 @@ fn negotiate(shard: &mut Shard, head: Head, decoded: Frame<'_>) -> Result<Outcom
     let hello = read::<ArchivedHello>(decoded.body)?;
     let chosen = hello::choose_version(hello.version_min, hello.version_max);
     let broker = shard.image.config();
+    let mut features = hello.features.to_native() & hello::FEATURES;
+    if shard.config.broker.native_idle_poll_us == 0 {
+        features &= !hello::FEATURE_IDLE_POLL;
+    }
     let mut answer = HelloAnswer {
         cluster_id: shard.image.cluster_id().as_bytes().to_vec(),
         message: Vec::new(),
-        features: hello.features.to_native() & hello::FEATURES,
+        features,
         node_id: shard.image.node_id(),
         frame_bytes_max: u32::try_from(broker.socket_request_bytes_max).unwrap_or(0),
         error: ErrorCode::None.code(),
@@ -294,10 +318,14 @@ fn negotiate(shard: &mut Shard, head: Head, decoded: Frame<'_>) -> Result<Outcom
     }
     let chunks = head.encode(&answer);
     let conn = head.ticket.conn;
-    if let Some(connection) = shard.connections.get_mut(&conn)
+    if chosen.is_some()
+        && let Some(connection) = shard.connections.get_mut(&conn)
         && let Some(native) = &mut connection.native
     {
         native.version = chosen;
+        native.features = features;
+        shard.native.idle_poll_count +=
+            usize::from(connection.has_feature(hello::FEATURE_IDLE_POLL));
     }
     shard.set_answer(head.ticket, Some(chunks));
     if chosen.is_none() {

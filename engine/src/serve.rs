@@ -248,7 +248,7 @@ impl Shard {
         };
         self.answers_bytes -= connection.held_bytes();
         let idle = connection.is_idle() && !connection.has_subscriptions();
-        native::subscribe::forget(self, &connection);
+        native::forget(self, &connection);
         let unsent = connection.take_answers();
         self.release(unsent);
         if !idle {

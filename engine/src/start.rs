@@ -222,7 +222,6 @@ pub fn run(options: &StartOptions) -> Result<(), String> {
             limits: Arc::clone(&limits),
             frame_bytes_max: usize::try_from(broker.socket_request_bytes_max).unwrap_or(0),
             open_files_max: open_files_max(descriptors, cores),
-            polling_us: u64::from(broker.idle_poll_us),
         };
         let links = CoreLinks {
             mesh,

@@ -132,6 +132,11 @@ impl Machine for Stand {
     fn waiting_count(&self) -> usize {
         0
     }
+
+    /// The first sleeps soon, the second looks for work longer.
+    fn idle_poll_us(&self) -> u64 {
+        1_000 * u64::from(self.core.0)
+    }
 }
 
 struct Cores {
@@ -171,8 +176,6 @@ impl Cores {
                 limits: Arc::clone(&limits),
                 frame_bytes_max: FRAME_BYTES_MAX,
                 open_files_max: 100,
-                // The first sleeps soon, the second looks for work longer.
-                polling_us: 1_000 * core as u64,
             };
             let links = CoreLinks {
                 mesh,

@@ -119,6 +119,8 @@ class Field:
         native = side.startswith("native")
         address = server.address
         if native:
+            # A native client may ask the broker to look for work before it sleeps; one with a core of its own, as here, does.
+            extra.append("--idle-poll")
             address = f"127.0.0.1:{server.native_port}" if side == "native" else f"unix:{server.native_socket}"
         topic = None if side == "bare" else f"load-{row.name}-{next(self.topics)}"
         lasts = row.topic is not None and topic is not None

@@ -264,7 +264,7 @@ class Answer(dict):
 class Connection:
     """To a host and port, or to the path of a Unix socket."""
 
-    def __init__(self, host, port=None, versions=(1, 1), hello=True):
+    def __init__(self, host, port=None, versions=(1, 1), hello=True, features=1):
         if port is None:
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.socket.settimeout(20)
@@ -275,7 +275,7 @@ class Connection:
         self.next_id = 1
         self.deliveries = []
         if hello:
-            self.hello = self.request(HELLO, {"software": b"page client 1", "features": 1, "version_min": versions[0], "version_max": versions[1]}, version=0)
+            self.hello = self.request(HELLO, {"software": b"page client 1", "features": features, "version_min": versions[0], "version_max": versions[1]}, version=0)
 
     def __enter__(self):
         return self

@@ -99,6 +99,10 @@ class Suite:
             assert connection.hello["features"] == 1 and connection.hello["frame_bytes_max"] == 104857600, connection.hello
         with self.connect(versions=(1, 200)) as connection:
             assert connection.hello["version"] == 1, connection.hello
+        for asked, there in ((0, 0), (2, 2), (2**64 - 1, 3)):
+            with self.connect(features=asked) as connection:
+                assert connection.hello["features"] == there, connection.hello
+                assert connection.metadata(everything=True)["brokers"]
 
     def newer_client_is_told_both_ranges(self):
         with self.connect(versions=(7, 9)) as connection:

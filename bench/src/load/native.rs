@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use client::stream::Stream;
-use client::{Link, TopicId};
+use client::{Greeting, Link, TopicId};
 use net::kafka::error::ErrorCode;
 use net::native::v1::{ArchivedProduceAnswer, Produce, ProducePart, VERSION};
 use net::native::{HEADER_BYTES, Kind, decode, encode, frame_bytes, read, read_text};
@@ -18,6 +18,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Produce requests for one topic.
 #[derive(Debug, Clone)]
 pub struct NativeWire {
+    greeting: Greeting,
     topic_id: TopicId,
     acks: i8,
     batch: Batch,
@@ -26,8 +27,15 @@ pub struct NativeWire {
 
 impl NativeWire {
     /// Requests for the topic with this id, whose records carry this time.
-    pub fn new(topic_id: TopicId, acks: i16, batch: Batch, timestamp_ms: i64) -> NativeWire {
+    pub fn new(
+        greeting: Greeting,
+        topic_id: TopicId,
+        acks: i16,
+        batch: Batch,
+        timestamp_ms: i64,
+    ) -> NativeWire {
         NativeWire {
+            greeting,
             topic_id,
             acks: i8::try_from(acks).expect("acks are -1, 0 or 1"),
             batch,
@@ -41,7 +49,7 @@ impl Wire for NativeWire {
     const IN_ORDER: bool = true;
 
     fn open(&self, stream: &mut Stream) -> Result<(), Failure> {
-        let mut link = Link::new("millrace-bench");
+        let mut link = Link::new(&self.greeting);
         stream.write_all(link.output())?;
         link.on_written(link.output().len());
         while !link.is_open() {
@@ -175,7 +183,7 @@ mod tests {
             records: 2,
             value_bytes: 1000,
         };
-        NativeWire::new([9; 16], -1, batch, 1_700_000_000_000)
+        NativeWire::new("test".into(), [9; 16], -1, batch, 1_700_000_000_000)
     }
 
     fn answer(number: u64, errors: &[i16]) -> Vec<u8> {

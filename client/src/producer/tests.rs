@@ -93,7 +93,7 @@ impl Pair {
 }
 
 fn link() -> Link {
-    let mut link = Link::new("test");
+    let mut link = Link::new(&"test".into());
     let hello = link.output().len();
     link.on_written(hello);
     let answer = HelloAnswer {

@@ -33,6 +33,8 @@ pub struct BrokerConfig {
     pub native_unix_socket: Option<PathBuf>,
     /// `idle.poll.us`: how long a core without work looks for some before it sleeps, in microseconds.
     pub idle_poll_us: u32,
+    /// `native.idle.poll.us`: as `idle.poll.us`, while a native client wants it.
+    pub native_idle_poll_us: u32,
     /// `record.validation.walk.enable`.
     pub record_walk_enable: bool,
     /// `num.partitions`.
@@ -236,6 +238,7 @@ impl BrokerConfig {
             native_listener,
             native_unix_socket,
             idle_poll_us: layers.u32("idle.poll.us"),
+            native_idle_poll_us: layers.u32("native.idle.poll.us"),
             record_walk_enable: layers.bool("record.validation.walk.enable"),
             num_partitions: layers.i32("num.partitions"),
             default_replication_factor: layers.i32("default.replication.factor") as i16,

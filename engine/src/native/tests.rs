@@ -4,10 +4,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use net::native::hello::{FEATURES, Hello, HelloAnswer, Refusal};
+use net::native::hello::{
+    FEATURE_IDLE_POLL, FEATURE_SUBSCRIBE, FEATURES, Hello, HelloAnswer, Refusal,
+};
 use net::native::v1::{
     ASK_TIME, Fetch, FetchPart, FetchResult, METADATA_CREATE, Metadata, OffsetQuestion, Offsets,
-    Produce, ProducePart, ProduceResult, TopicQuery, VERSION,
+    Produce, ProducePart, ProduceResult, Subscribe, TopicQuery, VERSION,
 };
 use net::native::{Body, HEADER_BYTES, Header, Kind, VERSION_MAX, VERSION_MIN, decode, encode};
 use ring::buf::Shared;
@@ -23,6 +25,7 @@ use crate::boot;
 use crate::config::BrokerConfig;
 use crate::event::{Action, ConnId, ControlReply, Event};
 use crate::metadata::MetadataImage;
+use crate::native::idle_poll_us;
 use crate::shard::{Shard, ShardConfig};
 
 /// The native listener comes behind the one of Kafka's protocol.
@@ -55,8 +58,12 @@ struct Answer {
 
 impl Broker {
     fn start() -> Broker {
-        let settings = "log.dirs=/data\nnum.partitions=2\n";
-        let (config, _) = BrokerConfig::from_text(settings, &[]).expect("good settings");
+        Broker::start_with("")
+    }
+
+    fn start_with(settings: &str) -> Broker {
+        let settings = format!("log.dirs=/data\nnum.partitions=2\n{settings}");
+        let (config, _) = BrokerConfig::from_text(&settings, &[]).expect("good settings");
         let disk = SimDisk::new(1);
         let dirs = vec![PathBuf::from("/data")];
         let image = MetadataImage::new("cluster".to_owned(), config.clone());
@@ -266,9 +273,13 @@ impl Broker {
 }
 
 fn hello(version_min: u8, version_max: u8) -> Body {
+    hello_with(u64::MAX, version_min, version_max)
+}
+
+fn hello_with(features: u64, version_min: u8, version_max: u8) -> Body {
     Body::Hello(Hello {
         software: b"test 1".to_vec(),
-        features: u64::MAX,
+        features,
         version_min,
         version_max,
     })
@@ -340,6 +351,44 @@ fn the_newest_common_version_is_spoken() {
     assert!(broker.closed.is_empty());
 }
 
+/// The features that the broker has of those that a new connection asks for.
+fn features(broker: &mut Broker, conn: u64, asked: u64) -> u64 {
+    let conn = broker.connect(conn);
+    let Body::HelloAnswer(answer) = broker.ask(conn, 1, hello_with(asked, 1, 1), b"").body else {
+        panic!("another answer");
+    };
+    answer.features
+}
+
+#[test]
+fn a_core_looks_for_work_as_long_as_a_client_asks_for_it() {
+    let mut broker = Broker::start();
+    assert_eq!(
+        features(&mut broker, 1, FEATURE_SUBSCRIBE),
+        FEATURE_SUBSCRIBE
+    );
+    assert_eq!(idle_poll_us(&broker.shard), 0, "nobody asks");
+    for conn in [2, 3] {
+        assert_eq!(
+            features(&mut broker, conn, FEATURE_IDLE_POLL),
+            FEATURE_IDLE_POLL
+        );
+    }
+    for (gone, left_us) in [(2, 200), (1, 200), (3, 0)] {
+        let conn = ConnId(gone);
+        broker.handle(Event::Closed { conn });
+        assert_eq!(idle_poll_us(&broker.shard), left_us, "without {gone}");
+    }
+
+    let mut longer = Broker::start_with("idle.poll.us=300\n");
+    features(&mut longer, 1, FEATURE_IDLE_POLL);
+    assert_eq!(idle_poll_us(&longer.shard), 300, "as long as without");
+
+    let mut without = Broker::start_with("native.idle.poll.us=0\n");
+    assert_eq!(features(&mut without, 1, FEATURES), FEATURE_SUBSCRIBE);
+    assert_eq!(idle_poll_us(&without.shard), 0);
+}
+
 #[test]
 fn a_client_without_a_common_version_is_told_and_let_go() {
     let mut broker = Broker::start();
@@ -371,6 +420,12 @@ fn a_frame_out_of_its_place_is_refused() {
     let body = Offsets::default();
     broker.send(conn, encode(VERSION + 1, Kind::Offsets, 0, 7, &body, 0));
     broker.assert_refused(conn, 7, 35);
+    // What the Hello did not ask for is not there.
+    let conn = broker.connect(5);
+    broker.ask(conn, 1, hello_with(0, VERSION, VERSION), b"");
+    let body = Subscribe::default();
+    broker.send(conn, encode(VERSION, Kind::Subscribe, 0, 9, &body, 0));
+    broker.assert_refused(conn, 9, 42);
     // What a broker says is no question.
     let conn = broker.open(4);
     let body = Refusal::default();

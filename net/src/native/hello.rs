@@ -8,8 +8,11 @@ use super::{VERSION_MAX, VERSION_MIN};
 /// Subscriptions are served.
 pub const FEATURE_SUBSCRIBE: u64 = 1;
 
+/// As long as the connection is open, the core that serves it looks for work for a while before it sleeps.
+pub const FEATURE_IDLE_POLL: u64 = 2;
+
 /// Everything that this code does beside the messages that each version has.
-pub const FEATURES: u64 = FEATURE_SUBSCRIBE;
+pub const FEATURES: u64 = FEATURE_SUBSCRIBE | FEATURE_IDLE_POLL;
 
 /// What a client speaks: the first frame on a connection.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
