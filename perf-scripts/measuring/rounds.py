@@ -67,7 +67,7 @@ def _about(results):
     return text + (
         f"\nRuns of {settings['seconds']:g} s after {settings['warmup_seconds']:g} s of warm-up; medians, in brackets the smallest and the "
         f"largest. Brokers on core {settings['broker_core']}, the load on core {settings['load_core']}, the same generator for all; acks=all. "
-        "`millrace`, `native` and `native-unix` (its native protocol, over TCP and over its Unix socket) flush before they answer, and so do `bare` (the bare loop) and `kafka-flush` "
+        "`millrace`, `native` and `native-unix` (its native protocol, over TCP and over its Unix socket, with --idle-poll) flush before they answer, and so do `bare` (the bare loop) and `kafka-flush` "
         "(flush.messages=1); `kafka` answers before anything is flushed. `two`: two data cores, which share theirs with the load; `one`: "
         "one. MB and GB are powers of ten, of record values. Latencies count from the intended time.\n")
 
