@@ -4,7 +4,9 @@
 //! A frame above [`FREE_BYTES`] reserves its whole size before more of it is received, in the order of
 //! asking, and keeps the reservation until the last view of it is dropped. Large frames have a pool of
 //! their own, which holds at least one frame of the largest size; so stalled large ones stop no small
-//! one. While others wait, a frame that makes no progress loses its place: its connection is closed.
+//! one. While others wait, a frame that makes no progress loses its place: its connection is closed. A
+//! frame that was whole before it could ask is counted all the same, also above what the pool has, so
+//! that others wait for it.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -149,20 +151,23 @@ impl Admission {
         !self.medium.waiting.is_empty() || !self.large.waiting.is_empty()
     }
 
-    /// The frame is whole: its reservation lives as long as it does.
-    pub fn complete(&mut self, place: Place, frame: Shared) -> Shared {
-        for pool in [&mut self.medium, &mut self.large] {
-            if let Some(index) = pool.receiving.iter().position(|one| one.place == place) {
-                let one = pool.receiving.swap_remove(index);
-                return Shared::new(Reserved {
-                    frame,
-                    size_bytes: one.size_bytes,
-                    reserved: Rc::clone(&pool.reserved),
-                });
-            }
+    /// The frame is whole: its memory is reserved as long as it lives. `place` is `None` if it was whole
+    /// before it could ask, all of it received at once.
+    pub fn complete(&mut self, place: Option<Place>, frame: Shared) -> Shared {
+        if let Some(place) = place {
+            self.forget(place);
         }
-        self.forget(place);
-        frame
+        let size_bytes = frame.len();
+        if size_bytes <= FREE_BYTES {
+            return frame;
+        }
+        let reserved = Rc::clone(&self.pool(size_bytes).reserved);
+        reserved.set(reserved.get() + size_bytes);
+        Shared::new(Reserved {
+            frame,
+            size_bytes,
+            reserved,
+        })
     }
 
     /// The frame will not be whole: its connection is gone.
@@ -247,12 +252,33 @@ mod tests {
         let first = admission.ask(10 << 20);
         assert_eq!(admission.admit(0), [first]);
         let second = admission.ask(2 << 20);
-        let frame = admission.complete(first, Shared::from(vec![7; 10 << 20]));
+        let frame = admission.complete(Some(first), Shared::from(vec![7; 10 << 20]));
         let part = frame.slice(5..6);
         drop(frame);
         assert!(admission.admit(0).is_empty(), "a part still lives");
         assert_eq!(part[..], [7]);
         drop(part);
         assert_eq!(admission.admit(0), [second]);
+    }
+
+    #[test]
+    fn a_frame_that_was_whole_at_once_makes_others_wait() {
+        let mut admission = Admission::new(0, 10 << 20);
+        let free = admission.complete(None, Shared::from(vec![7; FREE_BYTES]));
+        assert_eq!(admission.reserved_bytes(), 0);
+        // Two of 6 MiB are more than the 10 MiB that there are, and yet they are here.
+        let frames = [6 << 20; 2].map(|size| admission.complete(None, Shared::from(vec![7; size])));
+        assert_eq!(admission.reserved_bytes(), 12 << 20);
+        let honest = admission.ask(2 << 20);
+        assert!(admission.admit(0).is_empty());
+        // One that waited, and was whole before it was stopped.
+        let late = admission.ask(3 << 20);
+        let late = admission.complete(Some(late), Shared::from(vec![7; 3 << 20]));
+        assert_eq!(admission.reserved_bytes(), 15 << 20);
+        drop((free, late));
+        assert!(admission.admit(0).is_empty(), "12 of 10 MiB");
+        drop(frames);
+        assert_eq!(admission.admit(0), [honest]);
+        assert_eq!(admission.reserved_bytes(), 2 << 20);
     }
 }

@@ -461,17 +461,17 @@ impl<M: Machine> CoreIo<M> {
             let straddles = state.framer.pending().is_some();
             match state.framer.next_frame() {
                 Ok(Some(frame)) => {
-                    let frame = match state.place.take() {
-                        Some(place) => {
-                            self.by_place.remove(&place);
-                            state.admitted = false;
-                            self.admission.complete(place, frame)
-                        }
+                    let place = state.place.take();
+                    if let Some(place) = place {
+                        self.by_place.remove(&place);
+                        state.admitted = false;
+                    }
+                    let frame = match place {
                         None if !straddles && self.ring.borrow().receive_buffers_low() => {
                             self.copies.provided_bytes += frame.len() as u64;
                             Shared::from(frame.to_vec())
                         }
-                        None => frame,
+                        place => self.admission.complete(place, frame),
                     };
                     self.tell(now, Event::Frame { conn, frame });
                     // What the shard asked for may fill a link to another core.
