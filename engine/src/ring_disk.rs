@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use ring::buf::{AlignedBuf, Shared};
 use ring::{File, FileOutcome, OpToken, OpenOptions, Ring};
-use storage::disk::{DirEntry, Disk, OpenMode, Space};
+use storage::disk::{DirEntry, Disk, OpenMode, Space, joined};
 
 /// Lets other work of the core run once; given by whoever runs the tasks.
 pub type Pause = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ()>>>>;
@@ -32,6 +32,8 @@ pub struct RingDisk {
     waiting: Rc<RefCell<HashMap<OpToken, Waiting>>>,
     /// Outcomes that are there and not taken: each is something for a task to go on with.
     done: Rc<Cell<usize>>,
+    /// Whether a device refused to write pieces: they are copied into one from then on.
+    joins: Rc<Cell<bool>>,
     pause: Pause,
 }
 
@@ -85,6 +87,7 @@ impl RingDisk {
             ring,
             waiting: Rc::new(RefCell::new(HashMap::new())),
             done: Rc::default(),
+            joins: Rc::default(),
             pause,
         }
     }
@@ -173,6 +176,26 @@ impl Disk for RingDisk {
         self.done(|ring| Ok(ring.write_at(file, position, bytes, false)))
             .await
             .map(drop)
+    }
+
+    async fn write_gathered(
+        &self,
+        file: &File,
+        position: u64,
+        pieces: Vec<Shared>,
+    ) -> io::Result<()> {
+        if !self.joins.get() {
+            let asked = pieces.clone();
+            match self
+                .done(|ring| Ok(ring.write_gathered(file, position, asked)))
+                .await
+            {
+                // A device whose sectors are larger.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.joins.set(true),
+                other => return other.map(drop),
+            }
+        }
+        self.write_at(file, position, joined(&pieces)).await
     }
 
     async fn sync_data(&self, file: &File) -> io::Result<()> {
@@ -314,6 +337,31 @@ mod tests {
         let ring = Ring::new(RingConfig::default()).expect("a ring");
         let pause: Pause = Rc::new(|| Box::pin(std::future::ready(())));
         RingDisk::new(Rc::new(RefCell::new(ring)), pause)
+    }
+
+    #[test]
+    fn pieces_that_a_device_refuses_are_written_as_one() {
+        let disk = disk();
+        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
+        block_on(&disk, async {
+            let path = root.path().join("a.log");
+            let file = disk.open(&path, OpenMode::CreateNew).await.expect("made");
+            let mut data = AlignedBuf::zeroed(16 << 10);
+            for (index, byte) in data.iter_mut().enumerate() {
+                *byte = (index / 5) as u8;
+            }
+            let data = data.freeze();
+            // Off a sector by a byte, as what is no sector looks to a device with larger ones.
+            for shift in [0, 1, 0] {
+                let pieces = vec![data.slice(shift..4096), data.slice(4096..8192 + shift)];
+                disk.write_gathered(&file, 0, pieces)
+                    .await
+                    .expect("written");
+                let (result, buf) = disk.read_at(&file, 0, AlignedBuf::zeroed(8192)).await;
+                assert_eq!(result.expect("read"), 8192);
+                assert!(buf[..] == data[shift..8192 + shift]);
+            }
+        });
     }
 
     #[test]

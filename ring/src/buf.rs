@@ -20,6 +20,10 @@ use crate::large::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, Piece};
 /// Alignment of every [`AlignedBuf`], in bytes: the block size that direct I/O is done in.
 pub const BLOCK_BYTES: usize = 4096;
 
+/// What the addresses and lengths of the pieces of a gathered direct write must be multiples of, in bytes:
+/// enough for most devices; the others refuse it.
+pub const SECTOR_BYTES: usize = 512;
+
 /// Zeroed memory whose address and capacity are multiples of [`BLOCK_BYTES`].
 pub struct AlignedBuf {
     memory: NonNull<u8>,

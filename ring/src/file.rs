@@ -206,6 +206,25 @@ fn outcome(result: i32) -> io::Result<u64> {
     }
 }
 
+/// Pieces that one request takes (UIO_MAXIOV); more are more requests.
+const VECTORS_MAX: usize = 1024;
+
+/// Describes `pieces` to the kernel from byte `from` on, as far as one request goes.
+fn set_vectors(vectors: &mut Vec<libc::iovec>, pieces: &[Shared], from: usize) {
+    vectors.clear();
+    let mut skip = from;
+    for piece in pieces {
+        let rest = &piece[skip.min(piece.len())..];
+        skip -= piece.len() - rest.len();
+        if !rest.is_empty() && vectors.len() < VECTORS_MAX {
+            vectors.push(libc::iovec {
+                iov_base: rest.as_ptr().cast_mut().cast(),
+                iov_len: rest.len(),
+            });
+        }
+    }
+}
+
 /// Errors after which the same request is simply made again.
 pub(crate) fn is_again(result: i32) -> bool {
     result == -libc::EINTR || result == -libc::EAGAIN
@@ -271,6 +290,22 @@ impl Ring {
         token
     }
 
+    /// Writes all of `pieces`, one behind the other, at `position`, as one write; the outcome is
+    /// [`FileOutcome::Done`]. Their addresses and lengths are multiples of
+    /// [`SECTOR_BYTES`](crate::buf::SECTOR_BYTES), together they are whole blocks. A device that wants more
+    /// ends it with EINVAL.
+    pub fn write_gathered(&mut self, file: &File, position: u64, pieces: Vec<Shared>) -> OpToken {
+        let token = self.ops.insert(Op::WriteGathered {
+            file: file.clone(),
+            position,
+            vectors: Vec::with_capacity(pieces.len().min(VECTORS_MAX)),
+            pieces,
+            done_bytes: 0,
+        });
+        self.push_transfer(token);
+        token
+    }
+
     /// Submits what is left of a read or write.
     fn push_transfer(&mut self, token: OpToken) {
         let entry = match self.ops.get_mut(token) {
@@ -301,6 +336,18 @@ impl Ring {
                         Some((Way::Flagged, _)) => libc::RWF_DSYNC,
                         Some((Way::Flushed, _)) | None => 0,
                     })
+                    .build()
+            }
+            Some(Op::WriteGathered {
+                file,
+                position,
+                pieces,
+                vectors,
+                done_bytes,
+            }) => {
+                set_vectors(vectors, pieces, *done_bytes);
+                opcode::Writev::new(file.fd(), vectors.as_ptr(), vectors.len() as u32)
+                    .offset(*position + *done_bytes as u64)
                     .build()
             }
             _ => unreachable!("only reads and writes are transfers"),
@@ -556,6 +603,21 @@ impl Ring {
                     }
                 }
             }
+            Some(Op::WriteGathered {
+                pieces, done_bytes, ..
+            }) if result > 0 || is_again(result) => {
+                let before = *done_bytes;
+                *done_bytes += result.max(0) as usize;
+                if *done_bytes < pieces.iter().map(|piece| piece.len()).sum() {
+                    // As above.
+                    let resume = *done_bytes - *done_bytes % BLOCK_BYTES;
+                    if resume > before || result <= 0 {
+                        *done_bytes = resume;
+                        self.push_transfer(token);
+                        return;
+                    }
+                }
+            }
             _ => {}
         }
         let outcome = match self.ops.remove(token) {
@@ -576,6 +638,16 @@ impl Ring {
                     Ok(done_bytes as u64)
                 } else {
                     // The kernel took nothing and named no reason.
+                    Err(io::Error::from_raw_os_error(libc::EIO))
+                }
+            })),
+            Some(Op::WriteGathered {
+                pieces, done_bytes, ..
+            }) => FileOutcome::Done(outcome(result).and_then(|_| {
+                let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+                if done_bytes == bytes {
+                    Ok(bytes as u64)
+                } else {
                     Err(io::Error::from_raw_os_error(libc::EIO))
                 }
             })),

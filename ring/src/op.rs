@@ -77,6 +77,14 @@ pub(crate) enum Op {
         /// How it is made durable, if it is, and when it was submitted (monotonic, microseconds).
         durable: Option<(Way, u64)>,
     },
+    WriteGathered {
+        file: File,
+        position: u64,
+        pieces: Vec<Shared>,
+        /// What is left of them, for the kernel.
+        vectors: Vec<libc::iovec>,
+        done_bytes: usize,
+    },
     /// The flush behind a write that is done.
     Flush {
         file: File,

@@ -59,6 +59,17 @@ pub trait Disk: Clone + 'static {
         bytes: Shared,
     ) -> impl Future<Output = io::Result<()>>;
 
+    /// Writes `pieces`, one behind the other, as [`Disk::write_at`] writes one. The address and length of
+    /// each are multiples of [`SECTOR_BYTES`](ring::buf::SECTOR_BYTES); together they are whole blocks.
+    fn write_gathered(
+        &self,
+        file: &Self::File,
+        position: u64,
+        pieces: Vec<Shared>,
+    ) -> impl Future<Output = io::Result<()>> {
+        self.write_at(file, position, joined(&pieces))
+    }
+
     /// Makes completed writes and the file's length durable (fdatasync).
     fn sync_data(&self, file: &Self::File) -> impl Future<Output = io::Result<()>>;
 
@@ -109,6 +120,17 @@ pub trait Disk: Clone + 'static {
 
     /// Lets other work of this core run; long loops over memory call it between steps.
     fn pause(&self) -> impl Future<Output = ()>;
+}
+
+/// One buffer with the bytes of all.
+pub fn joined(pieces: &[Shared]) -> Shared {
+    let mut buf = AlignedBuf::scratch(pieces.iter().map(|piece| piece.len()).sum());
+    let mut at = 0;
+    for piece in pieces {
+        buf[at..at + piece.len()].copy_from_slice(piece);
+        at += piece.len();
+    }
+    buf.freeze().slice(0..at)
 }
 
 /// Room on a file system.

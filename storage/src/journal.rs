@@ -197,25 +197,33 @@ impl Journal {
         sync: bool,
         fill: impl FnOnce(&mut [u8]),
     ) -> (u64, Option<Sealed>) {
-        let entry_bytes = (ENTRY_HEADER_BYTES + payload_bytes).next_multiple_of(ENTRY_ALIGN);
-        let full = self.open.as_ref().is_some_and(|open| {
-            open.used + entry_bytes > open.buf.len() || open.used > WRITE_BYTES_MAX
-        });
+        let end = |start: usize| {
+            let lead_bytes = entry.lead_bytes(start, payload_bytes);
+            let bytes = ENTRY_HEADER_BYTES + lead_bytes + payload_bytes;
+            start + bytes.next_multiple_of(ENTRY_ALIGN)
+        };
+        let full = self
+            .open
+            .as_ref()
+            .is_some_and(|open| end(open.used) > open.buf.len() || open.used > WRITE_BYTES_MAX);
         let sealed = if full { self.seal() } else { None };
         if self.open.is_none() {
-            self.open = Some(self.begin_write(WRITE_HEADER_BYTES + entry_bytes));
+            self.open = Some(self.begin_write(end(WRITE_HEADER_BYTES)));
         }
         let open = self.open.as_mut().expect("just begun");
         let start = open.used;
-        let range = start + ENTRY_HEADER_BYTES..start + ENTRY_HEADER_BYTES + payload_bytes;
-        let (head, rest) = open.buf[start..].split_at_mut(ENTRY_HEADER_BYTES);
-        let (payload, padding) =
-            rest[..entry_bytes - ENTRY_HEADER_BYTES].split_at_mut(payload_bytes);
+        let lead_bytes = entry.lead_bytes(start, payload_bytes);
+        let payload_at = start + ENTRY_HEADER_BYTES + lead_bytes;
+        let range = payload_at..payload_at + payload_bytes;
+        let (head, rest) = open.buf[start..end(start)].split_at_mut(ENTRY_HEADER_BYTES);
+        let (lead, rest) = rest.split_at_mut(lead_bytes);
+        let (payload, padding) = rest.split_at_mut(payload_bytes);
+        lead.fill(0);
         padding.fill(0);
         fill(payload);
-        entry.encode(payload, head);
+        entry.encode(lead_bytes, payload, head);
         open.hash.update(head);
-        open.used = start + entry_bytes;
+        open.used = end(start);
         open.sync |= sync;
         open.gathered.push(Gathered { log, entry, range });
         (self.next_sequence, sealed)

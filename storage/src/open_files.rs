@@ -141,6 +141,15 @@ impl<D: Disk> Disk for OpenFiles<D> {
         self.disk.write_at(file, position, bytes)
     }
 
+    fn write_gathered(
+        &self,
+        file: &D::File,
+        position: u64,
+        pieces: Vec<Shared>,
+    ) -> impl Future<Output = io::Result<()>> {
+        self.disk.write_gathered(file, position, pieces)
+    }
+
     fn sync_data(&self, file: &D::File) -> impl Future<Output = io::Result<()>> {
         self.disk.sync_data(file)
     }

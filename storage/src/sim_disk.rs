@@ -11,16 +11,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use ring::buf::{AlignedBuf, BLOCK_BYTES, Shared};
+use ring::buf::{AlignedBuf, BLOCK_BYTES, SECTOR_BYTES, Shared};
 
-use crate::disk::{DirEntry, Disk, OpenMode, Space};
+use crate::disk::{DirEntry, Disk, OpenMode, Space, joined};
 
 mod names;
 
 use names::{Node, Tree};
-
-/// What a crash tears at.
-const SECTOR_BYTES: usize = 512;
 
 /// A small seeded generator (xorshift*); good enough to choose what goes wrong.
 #[derive(Clone, Debug)]
@@ -444,6 +441,22 @@ impl Disk for SimDisk {
         drop(state);
         under_way.end();
         Ok(())
+    }
+
+    async fn write_gathered(
+        &self,
+        file: &SimFile,
+        position: u64,
+        pieces: Vec<Shared>,
+    ) -> io::Result<()> {
+        for piece in &pieces {
+            assert!(
+                (piece.as_ptr() as usize).is_multiple_of(SECTOR_BYTES)
+                    && piece.len().is_multiple_of(SECTOR_BYTES),
+                "an unaligned piece"
+            );
+        }
+        self.write_at(file, position, joined(&pieces)).await
     }
 
     async fn sync_data(&self, file: &SimFile) -> io::Result<()> {

@@ -13,9 +13,9 @@
 //!   checkpoint and journal say.
 //! - A log that brings much has its batches written to its segment beside the journal's write, which
 //!   keeps a reference only (`straight`). Such a write counts as durable when what it refers to is.
-//! - Write-back puts whole blocks into the segment, in chunks; many segments are flushed as one
-//!   (`flushes`). The partial block at the end stays
-//!   dirty, and the journal writes that hold it stay pinned. To free the journal (or when a log is
+//! - Write-back puts whole blocks into the segment, in chunks, large batches from where they lie in
+//!   memory (`gather`); many segments are flushed as one (`flushes`). The partial block at the end
+//!   stays dirty, and the journal writes that hold it stay pinned. To free the journal (or when a log is
 //!   idle, or at a shutdown) the log is settled: its tail block is written padded with zeros and
 //!   flushed. From then on `Segment::written` is no multiple of a block, and before the block is
 //!   rewritten its head goes to the journal as a `TailBlock` entry, durable first.
@@ -39,6 +39,7 @@ mod checkpoints;
 mod cleaner;
 mod durable;
 mod flushes;
+mod gather;
 mod indexes;
 mod line;
 mod maintain;

@@ -42,7 +42,8 @@ pub(crate) struct WriteBack {
     /// The size that the file must have, and how much of it is new.
     pub allocate: Option<(u64, u64)>,
     pub position: u64,
-    pub bytes: Option<Shared>,
+    /// What is written there, one behind the other; nothing if there are none.
+    pub pieces: Vec<Shared>,
     /// Bytes of the segment that are in its file afterwards.
     pub written: u64,
     pub flush: Flush,
@@ -499,8 +500,13 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
         // It is used from now on; what is written first is flushed later.
         disk.sync_data(&file).await?;
     }
-    if let Some(bytes) = &work.bytes {
-        disk.write_at(&file, work.position, bytes.clone()).await?;
+    match &work.pieces[..] {
+        [] => {}
+        [one] => disk.write_at(&file, work.position, one.clone()).await?,
+        pieces => {
+            disk.write_gathered(&file, work.position, pieces.to_vec())
+                .await?;
+        }
     }
     if let Some(finish) = &work.finish {
         disk.truncate(&file, finish.length_bytes).await?;

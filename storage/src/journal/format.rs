@@ -10,9 +10,10 @@
 //! every write in the file begins with it: nobody who may put bytes into a batch can make them look like
 //! a write.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ring::buf::{AlignedBuf, BLOCK_BYTES};
+use ring::buf::{AlignedBuf, BLOCK_BYTES, SECTOR_BYTES};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::types::{CoreId, Offset, TopicId};
@@ -29,6 +30,8 @@ const FILE_MAGIC: [u8; 8] = *b"millrf\x00\x01";
 pub(crate) const FILE_HEAD_BYTES: u64 = BLOCK_BYTES as u64;
 /// Entries start at multiples of this within a write.
 pub(super) const ENTRY_ALIGN: usize = 8;
+/// Batches from this size on are aligned: smaller ones are copied to their segment.
+const ALIGNED_PAYLOAD_BYTES_MIN: usize = 12 << 10;
 
 /// The directory of a log directory's journals.
 pub(crate) fn journal_dir(dir: &Path) -> PathBuf {
@@ -121,9 +124,22 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn encode(&self, payload: &[u8], out: &mut [u8]) {
+    /// Bytes to leave between a header at `header_at` of a write and its payload: a large batch lies in
+    /// its write as it does in the sectors of its segment, so that most of it can be written there from
+    /// here.
+    pub(super) fn lead_bytes(&self, header_at: usize, payload_bytes: usize) -> usize {
+        let is_batch = matches!(self.kind, EntryKind::Append | EntryKind::Carried);
+        if !is_batch || payload_bytes < ALIGNED_PAYLOAD_BYTES_MIN {
+            return 0;
+        }
+        let payload_at = (header_at + ENTRY_HEADER_BYTES) as u64;
+        (self.position.wrapping_sub(payload_at) % SECTOR_BYTES as u64) as usize
+    }
+
+    pub(super) fn encode(&self, lead_bytes: usize, payload: &[u8], out: &mut [u8]) {
         out[0] = self.kind.id();
-        out[1..4].fill(0);
+        out[1] = 0;
+        out[2..4].copy_from_slice(&(lead_bytes as u16).to_le_bytes());
         out[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
         out[8..24].copy_from_slice(self.topic_id.as_bytes());
         out[24..28].copy_from_slice(&self.partition.to_le_bytes());
@@ -138,11 +154,13 @@ impl Entry {
         out[80..88].copy_from_slice(&checksum.to_le_bytes());
     }
 
-    /// The entry at the start of `bytes` and its payload; `None` if it is not whole and unharmed.
-    fn decode(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+    /// The entry at the start of `bytes` and the place of its payload; `None` if it is not whole and
+    /// unharmed.
+    fn decode(bytes: &[u8]) -> Option<(Entry, Range<usize>)> {
         let header = bytes.get(..ENTRY_HEADER_BYTES)?;
-        let payload_bytes = u32_at(header, 4) as usize;
-        let payload = bytes[ENTRY_HEADER_BYTES..].get(..payload_bytes)?;
+        let start = ENTRY_HEADER_BYTES + u16_at(header, 2) as usize;
+        let place = start..start + u32_at(header, 4) as usize;
+        let payload = bytes.get(place.clone())?;
         if entry_checksum(&header[..80], payload) != u64_at(header, 80) {
             return None;
         }
@@ -157,13 +175,17 @@ impl Entry {
             offset_end: Offset(u64_at(header, 64) as i64),
             value: u64_at(header, 72) as i64,
         };
-        Some((entry, payload))
+        Some((entry, place))
     }
 }
 
 fn entry_checksum(header: &[u8], payload: &[u8]) -> u64 {
     // The payload's checksum is chained into the header's: no streaming state per entry.
     xxh3_64(header) ^ xxh3_64(payload).rotate_left(23)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -226,7 +248,7 @@ pub(crate) fn decode_write(bytes: &[u8], salt: u64) -> Option<WriteHeader> {
     let body = bytes.get(WRITE_HEADER_BYTES..header.used_bytes as usize)?;
     let mut hash = begin_checksum(salt);
     for entry in Entries::new(body) {
-        hash.update(&entry?.raw[..ENTRY_HEADER_BYTES]);
+        hash.update(entry?.header);
     }
     hash.update(&bytes[..64]);
     (hash.digest() == header.checksum).then_some(header)
@@ -257,15 +279,16 @@ pub(crate) fn peek_write(bytes: &[u8]) -> Option<WriteHeader> {
 /// An entry as it lies in a write.
 pub(crate) struct RawEntry<'a> {
     pub entry: Entry,
-    /// Header and payload.
-    pub raw: &'a [u8],
+    /// As it lies there.
+    header: &'a [u8],
+    payload: &'a [u8],
     /// Where the payload begins, counted from the write's first byte.
     pub payload_at: usize,
 }
 
 impl<'a> RawEntry<'a> {
     pub(crate) fn payload(&self) -> &'a [u8] {
-        &self.raw[ENTRY_HEADER_BYTES..]
+        self.payload
     }
 }
 
@@ -289,16 +312,16 @@ impl<'a> Iterator for Entries<'a> {
             return None;
         }
         let rest = &self.body[self.at..];
-        let Some((entry, payload)) = Entry::decode(rest) else {
+        let Some((entry, place)) = Entry::decode(rest) else {
             self.at = self.body.len();
             return Some(None);
         };
-        let bytes = ENTRY_HEADER_BYTES + payload.len();
-        let payload_at = WRITE_HEADER_BYTES + self.at + ENTRY_HEADER_BYTES;
-        self.at += bytes.next_multiple_of(ENTRY_ALIGN);
+        let payload_at = WRITE_HEADER_BYTES + self.at + place.start;
+        self.at += place.end.next_multiple_of(ENTRY_ALIGN);
         Some(Some(RawEntry {
             entry,
-            raw: &rest[..bytes],
+            header: &rest[..ENTRY_HEADER_BYTES],
+            payload: &rest[place],
             payload_at,
         }))
     }

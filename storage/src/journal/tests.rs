@@ -88,6 +88,53 @@ fn a_write_with_any_changed_byte_is_not_taken() {
     assert!(decode_write(&sealed.bytes[..100], SALT).is_none());
 }
 
+/// What write-back relies on: a large batch begins in memory as far behind a sector as in its segment, and is
+/// found again wherever it lies.
+#[test]
+fn a_large_batch_lies_in_its_write_as_in_its_segment() {
+    let mut journal = journal();
+    let sizes = [12 << 10, 300, 20_001, 40_000, 12_287, 13_000];
+    let payloads: Vec<Vec<u8>> = (1..)
+        .zip(sizes)
+        .map(|(byte, size)| vec![byte; size])
+        .collect();
+    for (number, payload) in payloads.iter().enumerate() {
+        let position = 77 + 1_001 * number as u64;
+        let mut entry = entry(EntryKind::Append, number as i64);
+        entry.position = position;
+        let (_, sealed) = journal.add(LogId(0), entry, payload.len(), true, |out| {
+            out.copy_from_slice(payload);
+        });
+        assert!(sealed.is_none());
+    }
+    let sealed = journal.seal().expect("something is gathered");
+    let header = decode_write(&sealed.bytes, SALT).expect("whole");
+    let body = &sealed.bytes[WRITE_HEADER_BYTES..header.used_bytes as usize];
+    let entries: Vec<_> = Entries::new(body).map(|raw| raw.expect("whole")).collect();
+    assert_eq!(entries.len(), payloads.len());
+    for ((raw, payload), gathered) in entries.iter().zip(&payloads).zip(&sealed.gathered) {
+        assert!(raw.payload() == payload);
+        assert_eq!(
+            gathered.range,
+            raw.payload_at..raw.payload_at + payload.len()
+        );
+        if payload.len() >= 12 << 10 {
+            let address = sealed.bytes[gathered.range.clone()].as_ptr() as u64;
+            assert_eq!(address % 512, raw.entry.position % 512);
+        }
+    }
+    // How far a payload lies behind its header is under the checksum too.
+    for at in WRITE_HEADER_BYTES..WRITE_HEADER_BYTES + ENTRY_HEADER_BYTES {
+        let mut bytes = sealed.bytes.to_vec();
+        bytes[at] ^= 1;
+        assert!(decode_write(&bytes, SALT).is_none(), "byte {at}");
+    }
+    // Others have no sectors to lie in.
+    let mut name = entry(EntryKind::Created, 0);
+    name.position = 300;
+    assert_eq!(name.lead_bytes(WRITE_HEADER_BYTES, 20_000), 0);
+}
+
 /// A producer who knows everything but the salt cannot put a write into a batch.
 #[test]
 fn a_write_under_another_salt_is_none() {

@@ -58,6 +58,11 @@ impl Checkpoints {
         self.waiting.is_some() || self.relief.is_some()
     }
 
+    /// The last sequence in the oldest files, while logs that keep these are written.
+    pub(super) fn relief_end(&self) -> Option<u64> {
+        self.relief.as_ref().map(|(end, _)| *end)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_none() && self.running.is_none()
     }

@@ -263,6 +263,18 @@ impl PartitionLog {
             .min()
     }
 
+    /// Whether a batch that is not wholly in the file of the segment at `base` when this is written up to
+    /// `to`, or lies in a later one, is in the journal at or below `end`.
+    pub(crate) fn pins_beyond(&self, base: Offset, to: u64, end: u64) -> bool {
+        let written = |recent: &Recent| {
+            recent.segment_base < base || recent.segment_base == base && recent.position_end() <= to
+        };
+        let first = self.dirty.partition_point(written);
+        self.dirty
+            .get(first)
+            .is_some_and(|recent| recent.sequence <= end)
+    }
+
     /// Batches in memory from the one that holds `from` on, as long as they end at or below `up_to`.
     /// `None` if the first of them is not in memory.
     pub(crate) fn in_memory(

@@ -5,9 +5,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use ring::buf::AlignedBuf;
-use ring::prefetch::prefetch;
-
 use crate::journal::EntryKind;
 use crate::segment::{BLOCK, block_floor};
 use crate::tasks::{FileWork, Finish, Flush, Job, WriteBack};
@@ -16,7 +13,8 @@ use crate::types::{Now, Offset};
 use super::Store;
 use super::api::LogId;
 use super::durable::is_full;
-use super::partition::{PartitionLog, Recent, push_recent};
+use super::gather::{Gathered, bounded, gather};
+use super::partition::{PartitionLog, push_recent};
 
 /// Bytes of one write to a segment, at most: a write of the journal that comes behind it waits for no
 /// more than the device takes for that. Buffers of this size lie on huge pages.
@@ -33,10 +31,6 @@ const LARGE_WEIGHT_BYTES: u64 = 256 << 10;
 /// Tasks at once when the store stops: nobody is served any more, and what thousands of small logs wait
 /// for is one flush each, many of which the file system does as one.
 const RUNNING_STOPPING_MAX: usize = 64;
-
-/// How many batches ahead their memory is asked for when they are copied, and up to which size.
-const AHEAD: usize = 6;
-const AHEAD_BYTES_MAX: usize = 512;
 
 /// What waits to be written.
 #[derive(Default)]
@@ -272,62 +266,36 @@ impl Store {
         } else {
             block_floor(end)
         };
-        to = to.min(from + CHUNK_BYTES_MAX);
+        to = bounded(
+            segment,
+            &partition.dirty,
+            from,
+            to.min(from + CHUNK_BYTES_MAX),
+        );
         let complete = to == end;
         let finishing = image.closed && to == image.length_bytes;
         // What streams goes straight once all that was written is flushed.
         let whole_blocks = to + BLOCK > end;
+        // Of a log that grows as fast as it is written there is no end: what keeps the oldest journal files
+        // is enough.
+        let relieves = || {
+            let end = self.dirs[dir].checkpoints.relief_end();
+            end.is_some_and(|end| !partition.pins_beyond(segment.base(), to, end))
+        };
         let sync = finishing
             || (settle && complete)
-            || ((partition.streams || partition.flush) && whole_blocks);
+            || (partition.streams && whole_blocks)
+            || (partition.flush && (whole_blocks || relieves()));
         let flush = match sync {
             true if together && !finishing => Flush::Together,
             true => Flush::Own,
             false => Flush::Later,
         };
         let write = to > segment.written;
-        let mut copied = 0;
-        let bytes = write.then(|| {
-            let mut buf = AlignedBuf::scratch((to - from) as usize);
-            let mut covered = from;
-            if let Some(head) = &segment.head {
-                let known = head.len().min((segment.written - from) as usize);
-                buf[..known].copy_from_slice(&head[..known]);
-                copied += known as u64;
-                covered += known as u64;
-            }
-            let first = partition
-                .dirty
-                .partition_point(|recent| recent.segment_base < segment.base());
-            let ours =
-                |recent: &Recent| recent.segment_base == segment.base() && recent.position < to;
-            for (index, recent) in partition.dirty.range(first..).enumerate() {
-                if !ours(recent) {
-                    break;
-                }
-                // Small batches lie scattered over the journal's writes of a while ago.
-                if let Some(ahead) = partition.dirty.get(first + index + AHEAD)
-                    && ahead.bytes.len() <= AHEAD_BYTES_MAX
-                    && ours(ahead)
-                {
-                    prefetch(&ahead.bytes[..]);
-                }
-                let start = recent.position.max(from);
-                let stop = recent.position_end().min(to);
-                if start < stop {
-                    assert!(start <= covered, "a hole in what is written to a segment");
-                    covered = stop;
-                    let source =
-                        (start - recent.position) as usize..(stop - recent.position) as usize;
-                    buf[(start - from) as usize..(stop - from) as usize]
-                        .copy_from_slice(&recent.bytes[source]);
-                    copied += stop - start;
-                }
-            }
-            assert!(covered >= to, "a hole in what is written to a segment");
-            buf[(to - from) as usize..].fill(0);
-            buf.freeze()
-        });
+        let gathered = match write {
+            true => gather(segment, &partition.dirty, from, to),
+            false => Gathered::default(),
+        };
         let target = segment.allocation_for(
             to,
             partition.config.segment_bytes,
@@ -365,7 +333,7 @@ impl Store {
             make: !segment.made,
             allocate,
             position: from,
-            bytes,
+            pieces: gathered.pieces,
             written: to.max(segment.written),
             flush,
             weight_bytes,
@@ -380,7 +348,7 @@ impl Store {
             partition.flush = false;
         }
         partition.busy = true;
-        self.counters.write_back_bytes_copied += copied;
+        self.counters.write_back_bytes_copied += gathered.copied_bytes;
         self.write_back.begin(work.weight_bytes);
         self.spawn(Job::WriteBack(Box::new(work)));
     }

@@ -106,6 +106,51 @@ fn a_busy_logs_tail_block_stays_in_the_journal() {
     assert_eq!(segment.head_sequence, None, "a tail block was journaled");
 }
 
+/// A log that grows as fast as it is written is never written to its end: what keeps the oldest journal
+/// files is flushed all the same, and nobody waits for room.
+#[test]
+fn a_log_that_write_back_never_catches_up_with_does_not_hold_the_journal() {
+    let disk = SimDisk::new(1);
+    let recovered = recover(&disk);
+    let mut bench = Bench::start_with(disk, recovered, |config| {
+        config.journal_file_bytes = 2 << 20;
+        config.dirty_bytes_max = 8 << 20;
+        config.reserve_bytes = 256 << 20;
+    });
+    let log = bench.create("t", 1, LogConfig::default());
+    let batch = batch_of(&[5; 20_000], 1);
+    let (mut taken, mut idle) = (0, false);
+    while taken < 3_000 {
+        // While it is written there is always more to write than one write takes.
+        let more = |store: &Store| {
+            let unwritten_bytes = store.log(log).expect("a log").unwritten_bytes();
+            store.dirs[0].journal.backlog_bytes() < 512 << 10 && (idle || unwritten_bytes < 4 << 20)
+        };
+        while more(&bench.stores[0]) {
+            bench.append(log, &batch).expect("there is room");
+            taken += 1;
+        }
+        let now = bench.now;
+        bench.stores[0].end_turn(now);
+        let Bench {
+            executor,
+            rng,
+            stores,
+            ..
+        } = &mut bench;
+        executor.take_actions(0, &mut stores[0]);
+        idle = !executor.step(now, rng, stores);
+    }
+    assert!(bench.stores[0].gauges().journal_files <= 8);
+    bench.run();
+    let disk = bench.disk.clone();
+    drop(bench);
+    disk.crash();
+    let mut bench = Bench::on(disk);
+    let log = bench.find(1);
+    assert_eq!(bench.read_all(log).len(), taken * batch.len());
+}
+
 /// A log with nothing but an old tail block has no whole block to flush: the tail is written then, and
 /// the journal goes on without anybody's tick.
 #[test]
