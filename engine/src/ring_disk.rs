@@ -182,20 +182,17 @@ impl Disk for RingDisk {
         &self,
         file: &File,
         position: u64,
-        pieces: Vec<Shared>,
+        pieces: &[Shared],
     ) -> io::Result<()> {
         if !self.joins.get() {
-            let asked = pieces.clone();
-            match self
-                .done(|ring| Ok(ring.write_gathered(file, position, asked)))
-                .await
-            {
+            let write = |ring: &mut Ring| ring.write_gathered(file, position, pieces.to_vec());
+            match self.done(|ring| Ok(write(ring))).await {
                 // A device whose sectors are larger.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.joins.set(true),
                 other => return other.map(drop),
             }
         }
-        self.write_at(file, position, joined(&pieces)).await
+        self.write_at(file, position, joined(pieces)).await
     }
 
     async fn sync_data(&self, file: &File) -> io::Result<()> {
@@ -354,7 +351,7 @@ mod tests {
             // Off a sector by a byte, as what is no sector looks to a device with larger ones.
             for shift in [0, 1, 0] {
                 let pieces = vec![data.slice(shift..4096), data.slice(4096..8192 + shift)];
-                disk.write_gathered(&file, 0, pieces)
+                disk.write_gathered(&file, 0, &pieces)
                     .await
                     .expect("written");
                 let (result, buf) = disk.read_at(&file, 0, AlignedBuf::zeroed(8192)).await;

@@ -225,6 +225,34 @@ fn set_vectors(vectors: &mut Vec<libc::iovec>, pieces: &[Shared], from: usize) {
     }
 }
 
+/// Notes what a write of `bytes` in all has `done`; whether the rest is to be asked for. That begins at a block:
+/// a direct write cannot start anywhere else. Less than a block gained (a limit on the file's size) would go on
+/// for ever: that is an error.
+fn goes_on(done: &mut usize, bytes: usize, result: i32) -> bool {
+    let before = *done;
+    *done += result.max(0) as usize;
+    let resume = *done - *done % BLOCK_BYTES;
+    let goes_on = *done < bytes && (resume > before || result <= 0);
+    if goes_on {
+        *done = resume;
+    }
+    goes_on
+}
+
+/// The outcome of a write of `bytes` in all that does not go on.
+fn written(done: usize, bytes: usize, result: i32) -> io::Result<u64> {
+    match outcome(result) {
+        Ok(_) if done == bytes => Ok(done as u64),
+        // The kernel took nothing and named no reason.
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EIO)),
+        failed => failed,
+    }
+}
+
+fn bytes_of(pieces: &[Shared]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
+}
+
 /// Errors after which the same request is simply made again.
 pub(crate) fn is_again(result: i32) -> bool {
     result == -libc::EINTR || result == -libc::EAGAIN
@@ -575,8 +603,10 @@ impl Ring {
                 durable,
                 ..
             }) if result > 0 || is_again(result) => {
-                let before = *done_bytes;
-                *done_bytes += result.max(0) as usize;
+                if goes_on(done_bytes, bytes.len(), result) {
+                    self.push_transfer(token);
+                    return;
+                }
                 if *done_bytes == bytes.len()
                     && let Some((Way::Flushed, started_us)) = *durable
                 {
@@ -592,30 +622,14 @@ impl Ring {
                     self.push(entry.user_data(token.0));
                     return;
                 }
-                if *done_bytes < bytes.len() {
-                    // Go on at a block: a direct write cannot start anywhere else. Less than a block
-                    // gained (a limit on the file's size) would go on for ever: that is an error.
-                    let resume = *done_bytes - *done_bytes % BLOCK_BYTES;
-                    if resume > before || result <= 0 {
-                        *done_bytes = resume;
-                        self.push_transfer(token);
-                        return;
-                    }
-                }
             }
             Some(Op::WriteGathered {
                 pieces, done_bytes, ..
             }) if result > 0 || is_again(result) => {
-                let before = *done_bytes;
-                *done_bytes += result.max(0) as usize;
-                if *done_bytes < pieces.iter().map(|piece| piece.len()).sum() {
-                    // As above.
-                    let resume = *done_bytes - *done_bytes % BLOCK_BYTES;
-                    if resume > before || result <= 0 {
-                        *done_bytes = resume;
-                        self.push_transfer(token);
-                        return;
-                    }
+                let bytes = bytes_of(pieces);
+                if goes_on(done_bytes, bytes, result) {
+                    self.push_transfer(token);
+                    return;
                 }
             }
             _ => {}
@@ -630,27 +644,16 @@ impl Ring {
                 done_bytes,
                 durable,
                 ..
-            }) => FileOutcome::Done(outcome(result).and_then(|_| {
-                if done_bytes == bytes.len() {
-                    if let Some((way, started_us)) = durable {
-                        file.note_duration(way, bytes.len(), started_us);
-                    }
-                    Ok(done_bytes as u64)
-                } else {
-                    // The kernel took nothing and named no reason.
-                    Err(io::Error::from_raw_os_error(libc::EIO))
+            }) => {
+                let result = written(done_bytes, bytes.len(), result);
+                if let (Ok(_), Some((way, started_us))) = (&result, durable) {
+                    file.note_duration(way, bytes.len(), started_us);
                 }
-            })),
+                FileOutcome::Done(result)
+            }
             Some(Op::WriteGathered {
                 pieces, done_bytes, ..
-            }) => FileOutcome::Done(outcome(result).and_then(|_| {
-                let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-                if done_bytes == bytes {
-                    Ok(bytes as u64)
-                } else {
-                    Err(io::Error::from_raw_os_error(libc::EIO))
-                }
-            })),
+            }) => FileOutcome::Done(written(done_bytes, bytes_of(&pieces), result)),
             Some(Op::Flush {
                 file,
                 written_bytes,

@@ -65,9 +65,9 @@ pub trait Disk: Clone + 'static {
         &self,
         file: &Self::File,
         position: u64,
-        pieces: Vec<Shared>,
+        pieces: &[Shared],
     ) -> impl Future<Output = io::Result<()>> {
-        self.write_at(file, position, joined(&pieces))
+        self.write_at(file, position, joined(pieces))
     }
 
     /// Makes completed writes and the file's length durable (fdatasync).

@@ -145,7 +145,7 @@ impl<D: Disk> Disk for OpenFiles<D> {
         &self,
         file: &D::File,
         position: u64,
-        pieces: Vec<Shared>,
+        pieces: &[Shared],
     ) -> impl Future<Output = io::Result<()>> {
         self.disk.write_gathered(file, position, pieces)
     }

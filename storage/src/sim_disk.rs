@@ -447,16 +447,16 @@ impl Disk for SimDisk {
         &self,
         file: &SimFile,
         position: u64,
-        pieces: Vec<Shared>,
+        pieces: &[Shared],
     ) -> io::Result<()> {
-        for piece in &pieces {
+        for piece in pieces {
             assert!(
                 (piece.as_ptr() as usize).is_multiple_of(SECTOR_BYTES)
                     && piece.len().is_multiple_of(SECTOR_BYTES),
                 "an unaligned piece"
             );
         }
-        self.write_at(file, position, joined(&pieces)).await
+        self.write_at(file, position, joined(pieces)).await
     }
 
     async fn sync_data(&self, file: &SimFile) -> io::Result<()> {

@@ -503,10 +503,7 @@ async fn write_back<D: Disk>(disk: &D, work: &WriteBack) -> io::Result<()> {
     match &work.pieces[..] {
         [] => {}
         [one] => disk.write_at(&file, work.position, one.clone()).await?,
-        pieces => {
-            disk.write_gathered(&file, work.position, pieces.to_vec())
-                .await?;
-        }
+        pieces => disk.write_gathered(&file, work.position, pieces).await?,
     }
     if let Some(finish) = &work.finish {
         disk.truncate(&file, finish.length_bytes).await?;

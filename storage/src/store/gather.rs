@@ -26,11 +26,17 @@ const AHEAD_BYTES_MAX: usize = 512;
 
 const SECTOR: u64 = SECTOR_BYTES as u64;
 
-/// What is written, one piece behind the other.
-#[derive(Default)]
-pub(super) struct Gathered {
-    pub pieces: Vec<Shared>,
-    pub copied_bytes: u64,
+/// The batches of a segment that begin before `to` and are not wholly in its file.
+fn dirty_of<'a>(
+    segment: &Segment,
+    dirty: &'a VecDeque<Recent>,
+    to: u64,
+) -> impl Iterator<Item = &'a Recent> + Clone {
+    let base = segment.base();
+    let first = dirty.partition_point(|recent| recent.segment_base < base);
+    dirty
+        .range(first..)
+        .take_while(move |recent| recent.segment_base == base && recent.position < to)
 }
 
 /// The part of `from..to` of the file that a batch fills with whole sectors that need no copy.
@@ -50,33 +56,33 @@ fn part(recent: &Recent, range: Range<u64>) -> Range<usize> {
 /// How far one write may go that begins at `from`: to `to`, or to where a block ends before it, so that it has no
 /// more than [`IN_PLACE_MAX`] parts that are written from where they lie.
 pub(super) fn bounded(segment: &Segment, dirty: &VecDeque<Recent>, from: u64, to: u64) -> u64 {
-    let first = dirty.partition_point(|recent| recent.segment_base < segment.base());
-    let ours = |recent: &&Recent| recent.segment_base == segment.base() && recent.position < to;
-    dirty
-        .range(first..)
-        .take_while(ours)
+    dirty_of(segment, dirty, to)
         .filter_map(|recent| in_place(recent, from, to))
         .nth(IN_PLACE_MAX)
         .map_or(to, |range| block_floor(range.start))
 }
 
 /// The bytes `from..to` of a segment, of which `dirty` has those that are not in its file, filled up with
-/// zeros to whole blocks. `from` is where a block begins.
+/// zeros to whole blocks: pieces, one behind the other, and how many bytes were copied for them. `from` is where a
+/// block begins.
 ///
 /// # Panics
 /// If they are not all there.
-pub(super) fn gather(segment: &Segment, dirty: &VecDeque<Recent>, from: u64, to: u64) -> Gathered {
+pub(super) fn gather(
+    segment: &Segment,
+    dirty: &VecDeque<Recent>,
+    from: u64,
+    to: u64,
+) -> (Vec<Shared>, u64) {
     let head = segment.head.as_ref().map_or(&[][..], |head| {
         let known = head.len().min((segment.written - from) as usize);
         &head[..known]
     });
     let mut covered = from + head.len() as u64;
     let from_dirty = covered;
-    let first = dirty.partition_point(|recent| recent.segment_base < segment.base());
-    let ours = |recent: &&Recent| recent.segment_base == segment.base() && recent.position < to;
-    let in_place_bytes: u64 = dirty
-        .range(first..)
-        .take_while(ours)
+    let batches = dirty_of(segment, dirty, to);
+    let in_place_bytes: u64 = batches
+        .clone()
         .filter_map(|recent| in_place(recent, from_dirty, to))
         .map(|range| range.end - range.start)
         .sum();
@@ -93,9 +99,10 @@ pub(super) fn gather(segment: &Segment, dirty: &VecDeque<Recent>, from: u64, to:
         filled
     };
     copy(head);
-    for (index, recent) in dirty.range(first..).take_while(ours).enumerate() {
+    let mut ahead = batches.clone().skip(AHEAD);
+    for recent in batches {
         // Small batches lie scattered over the journal's writes of a while ago.
-        if let Some(ahead) = dirty.get(first + index + AHEAD).filter(ours)
+        if let Some(ahead) = ahead.next()
             && ahead.bytes.len() <= AHEAD_BYTES_MAX
         {
             prefetch(&ahead.bytes[..]);
@@ -126,12 +133,6 @@ pub(super) fn gather(segment: &Segment, dirty: &VecDeque<Recent>, from: u64, to:
     let copied_bytes = filled as u64;
     buf[filled..].fill(0);
     let copied = buf.freeze().slice(0..copy_bytes);
-    if between.is_empty() {
-        return Gathered {
-            pieces: vec![copied],
-            copied_bytes,
-        };
-    }
     let mut pieces = Vec::with_capacity(2 * between.len() + 1);
     let mut at = 0;
     for (before, bytes) in between {
@@ -144,10 +145,7 @@ pub(super) fn gather(segment: &Segment, dirty: &VecDeque<Recent>, from: u64, to:
     if copy_bytes > at {
         pieces.push(copied.slice(at..copy_bytes));
     }
-    Gathered {
-        pieces,
-        copied_bytes,
-    }
+    (pieces, copied_bytes)
 }
 
 #[cfg(test)]
@@ -188,11 +186,11 @@ mod tests {
         segment
     }
 
-    fn check(segment: &Segment, dirty: &VecDeque<Recent>, to: u64) -> Gathered {
+    fn check(segment: &Segment, dirty: &VecDeque<Recent>, to: u64) -> (Vec<Shared>, u64) {
         let from = segment.write_from();
-        let gathered = gather(segment, dirty, from, to);
+        let (pieces, copied_bytes) = gather(segment, dirty, from, to);
         let mut joined = Vec::new();
-        for piece in &gathered.pieces {
+        for piece in &pieces {
             assert!(!piece.is_empty() && piece.len().is_multiple_of(SECTOR_BYTES));
             assert!((piece.as_ptr() as usize).is_multiple_of(SECTOR_BYTES));
             joined.extend_from_slice(piece);
@@ -202,7 +200,7 @@ mod tests {
         assert!(joined[..expected.len()] == expected);
         let rest = &joined[expected.len()..];
         assert!(rest.len() < BLOCK as usize && rest.iter().all(|byte| *byte == 0));
-        gathered
+        (pieces, copied_bytes)
     }
 
     #[test]
@@ -244,9 +242,9 @@ mod tests {
             };
             let to = bounded(&segment, &dirty, segment.write_from(), to);
             if to > segment.written {
-                let gathered = check(&segment, &dirty, to);
-                in_place += usize::from(gathered.pieces.len() > 1);
-                copied += usize::from(gathered.pieces.len() == 1);
+                let (pieces, _) = check(&segment, &dirty, to);
+                in_place += usize::from(pieces.len() > 1);
+                copied += usize::from(pieces.len() == 1);
             }
         }
         assert!(in_place > 500 && copied > 100, "{in_place}, {copied}");
@@ -255,13 +253,13 @@ mod tests {
     #[test]
     fn a_large_batch_is_copied_only_around_its_sectors() {
         let dirty = VecDeque::from([recent(100, 40_000, 0), recent(40_100, 20_000, 0)]);
-        let gathered = check(&segment(0, 0), &VecDeque::from([recent(0, 100, 0)]), 100);
-        assert_eq!((gathered.pieces.len(), gathered.copied_bytes), (1, 100));
-        let gathered = check(&segment(100, 100), &dirty, 60_100);
+        let (pieces, copied) = check(&segment(0, 0), &VecDeque::from([recent(0, 100, 0)]), 100);
+        assert_eq!((pieces.len(), copied), (1, 100));
+        let (pieces, copied) = check(&segment(100, 100), &dirty, 60_100);
         // 0 to 512, in place to 39,936 (78 sectors), to 40,448, in place to 59,904 (117), to the end.
-        let sizes: Vec<usize> = gathered.pieces.iter().map(|piece| piece.len()).collect();
+        let sizes: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
         assert_eq!(sizes, [512, 39_424, 512, 19_456, 61_440 - 59_904]);
-        assert_eq!(gathered.copied_bytes, 512 + 512 + 60_100 - 59_904);
+        assert_eq!(copied, 512 + 512 + 60_100 - 59_904);
     }
 
     #[test]
@@ -270,11 +268,9 @@ mod tests {
         let segment = segment(0, 0);
         let to = bounded(&segment, &dirty, 0, 1_600_000);
         assert_eq!(to, block_floor(32 * 16_000));
-        let parts = |gathered: &Gathered| {
-            let large = gathered.pieces.iter().filter(|piece| piece.len() > 4096);
-            large.count()
-        };
-        assert_eq!(parts(&check(&segment, &dirty, to)), IN_PLACE_MAX);
+        let (pieces, _) = check(&segment, &dirty, to);
+        let large = pieces.iter().filter(|piece| piece.len() > 4096);
+        assert_eq!(large.count(), IN_PLACE_MAX);
         let few: VecDeque<Recent> = dirty.range(..32).cloned().collect();
         assert_eq!(bounded(&segment, &few, 0, 512_000), 512_000);
     }

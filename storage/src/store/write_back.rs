@@ -13,7 +13,7 @@ use crate::types::{Now, Offset};
 use super::Store;
 use super::api::LogId;
 use super::durable::is_full;
-use super::gather::{Gathered, bounded, gather};
+use super::gather::{bounded, gather};
 use super::partition::{PartitionLog, push_recent};
 
 /// Bytes of one write to a segment, at most: a write of the journal that comes behind it waits for no
@@ -292,9 +292,9 @@ impl Store {
             false => Flush::Later,
         };
         let write = to > segment.written;
-        let gathered = match write {
+        let (pieces, copied_bytes) = match write {
             true => gather(segment, &partition.dirty, from, to),
-            false => Gathered::default(),
+            false => (Vec::new(), 0),
         };
         let target = segment.allocation_for(
             to,
@@ -333,7 +333,7 @@ impl Store {
             make: !segment.made,
             allocate,
             position: from,
-            pieces: gathered.pieces,
+            pieces,
             written: to.max(segment.written),
             flush,
             weight_bytes,
@@ -348,7 +348,7 @@ impl Store {
             partition.flush = false;
         }
         partition.busy = true;
-        self.counters.write_back_bytes_copied += gathered.copied_bytes;
+        self.counters.write_back_bytes_copied += copied_bytes;
         self.write_back.begin(work.weight_bytes);
         self.spawn(Job::WriteBack(Box::new(work)));
     }
