@@ -296,7 +296,7 @@ impl Shard {
     pub(crate) fn expect_durable(&self) {
         let partition_of = |skip| {
             let log = self.store.durable_ahead(skip)?;
-            self.partitions.get(self.logs.get(log)?)
+            self.partitions.of_log(log)
         };
         if let Some(partition) = partition_of(AHEAD / 2) {
             prefetch(partition);
@@ -483,12 +483,18 @@ impl Shard {
     }
 
     /// A partition is durable up to `offset_end`: everybody who waited for that is told.
-    pub(crate) fn on_durable(&mut self, now: Now, name: PartitionRef, offset_end: Offset) {
+    pub(crate) fn on_durable(
+        &mut self,
+        now: Now,
+        name: PartitionRef,
+        log: LogId,
+        offset_end: Offset,
+    ) {
         let mut bytes = 0;
-        let Some(mut partition) = self.partitions.get_mut(&name) else {
+        let Some(mut partition) = self.partitions.of_log_mut(log) else {
             return;
         };
-        let log_start = self.store.log_start(partition.log);
+        let log_start = self.store.log_start(log);
         while let Some(front) = partition.unacked.front() {
             if front.offset_end > offset_end.0 {
                 break;
@@ -506,7 +512,7 @@ impl Shard {
             };
             if group.take(waiter.part, result) {
                 self.end_group(now, waiter.group);
-                let Some(same) = self.partitions.get_mut(&name) else {
+                let Some(same) = self.partitions.of_log_mut(log) else {
                     return;
                 };
                 partition = same;

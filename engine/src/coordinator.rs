@@ -215,7 +215,7 @@ impl Shard {
     pub(crate) fn load_groups(&mut self, now: Now) {
         let names: Vec<PartitionRef> = self
             .partitions
-            .keys()
+            .names()
             .filter(|name| self.is_offsets_partition(**name))
             .copied()
             .collect();

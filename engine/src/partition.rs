@@ -9,7 +9,7 @@ use storage::store::LogId;
 use storage::types::LeaderEpoch;
 
 use crate::config::topic::TopicConfig;
-use crate::ids::Key;
+use crate::ids::{Key, OwnMap};
 use crate::mesh::PartitionRef;
 
 /// A partition of this core.
@@ -37,7 +37,70 @@ pub struct Partition {
     pub watches: Vec<Key>,
 }
 
-/// The partitions of a core by their logs, which are numbered in the order of their creation.
+/// The partitions of a core, by their names and by their logs.
+///
+/// A name leads to a log's number and that to the partition: of thousands of partitions the names alone stay
+/// near the processor, and what is looked for by its log needs no name.
+#[derive(Debug, Default)]
+pub struct Partitions {
+    by_name: OwnMap<PartitionRef, LogId>,
+    by_log: Vec<Option<Box<Partition>>>,
+}
+
+impl Partitions {
+    /// The partition of this name.
+    pub fn get(&self, name: &PartitionRef) -> Option<&Partition> {
+        self.of_log(*self.by_name.get(name)?)
+    }
+
+    /// The partition of this name.
+    pub fn get_mut(&mut self, name: &PartitionRef) -> Option<&mut Partition> {
+        self.of_log_mut(*self.by_name.get(name)?)
+    }
+
+    /// The partition whose log this is.
+    pub fn of_log(&self, log: LogId) -> Option<&Partition> {
+        self.by_log.get(log.0 as usize)?.as_deref()
+    }
+
+    /// The partition whose log this is.
+    pub fn of_log_mut(&mut self, log: LogId) -> Option<&mut Partition> {
+        self.by_log.get_mut(log.0 as usize)?.as_deref_mut()
+    }
+
+    /// Takes in a partition that is not there.
+    pub fn insert(&mut self, partition: Partition) {
+        let at = partition.log.0 as usize;
+        if at >= self.by_log.len() {
+            self.by_log.resize_with(at + 1, || None);
+        }
+        self.by_name.insert(partition.name, partition.log);
+        self.by_log[at] = Some(Box::new(partition));
+    }
+
+    /// Forgets a partition.
+    pub fn remove(&mut self, name: &PartitionRef) -> Option<Box<Partition>> {
+        let log = self.by_name.remove(name)?;
+        self.by_log[log.0 as usize].take()
+    }
+
+    /// Whether a partition is there.
+    pub fn contains(&self, name: &PartitionRef) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// All names, in no particular order.
+    pub fn names(&self) -> impl Iterator<Item = &PartitionRef> {
+        self.by_name.keys()
+    }
+
+    /// All partitions, in the order of their logs.
+    pub fn values(&self) -> impl Iterator<Item = &Partition> {
+        self.by_log.iter().flatten().map(Box::as_ref)
+    }
+}
+
+/// The names of a core's partitions by their logs, which are numbered in the order of their creation.
 #[derive(Debug, Default)]
 pub struct ByLog(Vec<Option<PartitionRef>>);
 
@@ -145,5 +208,59 @@ impl Partition {
             duplicates: Vec::new(),
             watches: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::types::TopicId;
+
+    fn name(topic: u128, partition: i32) -> PartitionRef {
+        PartitionRef {
+            topic_id: TopicId::from_u128(topic),
+            partition,
+        }
+    }
+
+    fn partition(name: PartitionRef, log: u32) -> Partition {
+        let config = crate::config::BrokerConfig::default().topic_defaults;
+        Partition::new(
+            name,
+            "t".into(),
+            LogId(log),
+            LeaderEpoch(0),
+            Arc::new(config),
+            true,
+        )
+    }
+
+    #[test]
+    fn partitions_are_found_by_name_and_by_log() {
+        let mut all = Partitions::default();
+        // In another order than that of their logs, which leaves one out: the metadata's has no partition.
+        for (partition_index, log) in [(0, 3), (1, 1), (2, 0)] {
+            all.insert(partition(name(1, partition_index), log));
+        }
+        let logs: Vec<u32> = all.values().map(|partition| partition.log.0).collect();
+        assert_eq!(logs, [0, 1, 3]);
+        assert!(all.of_log(LogId(2)).is_none() && all.of_log(LogId(9)).is_none());
+        assert_eq!(all.get(&name(1, 1)).map(|found| found.log), Some(LogId(1)));
+        assert_eq!(
+            all.of_log_mut(LogId(3)).map(|found| found.name),
+            Some(name(1, 0))
+        );
+        assert!(all.get(&name(2, 1)).is_none());
+
+        // Deleted and made again under its name: another log, and nothing under the old one.
+        assert_eq!(all.remove(&name(1, 1)).map(|gone| gone.log), Some(LogId(1)));
+        assert!(all.remove(&name(1, 1)).is_none() && !all.contains(&name(1, 1)));
+        all.insert(partition(name(1, 1), 4));
+        assert!(all.of_log(LogId(1)).is_none());
+        assert_eq!(
+            all.get_mut(&name(1, 1)).map(|found| found.log),
+            Some(LogId(4))
+        );
+        assert_eq!(all.names().count(), 3);
     }
 }

@@ -33,7 +33,7 @@ use crate::mesh::{MeshMessage, PartitionAnswer, PartitionRef};
 use crate::metadata::MetadataImage;
 use crate::metrics::{ShardMetrics, StoreTotals};
 use crate::native::NativeState;
-use crate::partition::{ByLog, Partition};
+use crate::partition::{ByLog, Partitions};
 use crate::reading::{OwnerFetch, Questions, Ticketed, Watch, looked_up, read_error_code};
 use crate::sync::Sync;
 
@@ -95,7 +95,7 @@ pub struct Shard {
     pub(crate) ready: Vec<ConnId>,
     /// Connections that are to be closed at the end of this event.
     pub(crate) closing: Vec<ConnId>,
-    pub(crate) partitions: OwnMap<PartitionRef, Partition>,
+    pub(crate) partitions: Partitions,
     pub(crate) logs: ByLog,
 
     pub(crate) calls: KeyMap<Waiting>,
@@ -155,7 +155,7 @@ impl Shard {
             connections: OwnMap::default(),
             ready: Vec::new(),
             closing: Vec::new(),
-            partitions: OwnMap::default(),
+            partitions: Partitions::default(),
             logs: ByLog::default(),
             calls: KeyMap::default(),
             gatherings: KeyMap::default(),
@@ -371,7 +371,7 @@ impl Shard {
             }
             Notice::Durable { log, offset_end } => match self.logs.get(log).copied() {
                 Some(METADATA_PARTITION) => self.on_metadata_durable(now, offset_end),
-                Some(name) => self.on_durable(now, name, offset_end),
+                Some(name) => self.on_durable(now, name, log, offset_end),
                 None => {}
             },
             Notice::ReadDone { ticket, result } => self.on_read_done(now, ticket, result),

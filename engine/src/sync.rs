@@ -141,7 +141,7 @@ impl Shard {
                 partition: partition.index,
             };
             if topic.core_of(place.partition, self.config.cores) != self.core
-                || self.partitions.contains_key(&place)
+                || self.partitions.contains(&place)
                 || self.sync.withheld.contains(&place)
             {
                 continue;
@@ -179,7 +179,7 @@ impl Shard {
                 Arc::clone(&config),
                 created,
             );
-            self.partitions.insert(place, partition);
+            self.partitions.insert(partition);
             self.logs.insert(log, place);
             self.on_partition_opened(now, place, created);
         }
@@ -224,7 +224,7 @@ impl Shard {
     fn drop_topic(&mut self, now: Now, topic_id: TopicId, topic: Option<&str>) {
         let gone: Vec<PartitionRef> = self
             .partitions
-            .keys()
+            .names()
             .filter(|name| name.topic_id == topic_id)
             .copied()
             .collect();
@@ -247,7 +247,7 @@ impl Shard {
     fn reconfigure(&mut self, now: Now, which: impl Fn(&PartitionRef) -> bool) {
         let names: Vec<PartitionRef> = self
             .partitions
-            .keys()
+            .names()
             .filter(|name| which(name))
             .copied()
             .collect();

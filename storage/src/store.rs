@@ -54,6 +54,7 @@ mod write_back;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use crate::tasks::{StoreTask, StoreTaskDone, partition_metadata};
 pub use api::{
@@ -165,7 +166,13 @@ pub struct Store {
 impl Store {
     /// Makes a partition on the log directory with the fewest of this core; it takes appends after
     /// [`Notice::Created`]. A partition that exists is returned as it is (and told again).
-    pub fn create_partition(&mut self, now: Now, key: PartitionKey, config: LogConfig) -> LogId {
+    pub fn create_partition(
+        &mut self,
+        now: Now,
+        key: PartitionKey,
+        config: impl Into<Arc<LogConfig>>,
+    ) -> LogId {
+        let config = config.into();
         if let Some(log) = self.find(key.topic_id, key.partition) {
             self.set_config(now, log, config);
             if self.log(log).is_some_and(|p| p.state == LogState::Live) {
@@ -222,9 +229,9 @@ impl Store {
     }
 
     /// Changes a log's configuration; recovered logs delete and compact nothing before the first call.
-    pub fn set_config(&mut self, _now: Now, log: LogId, config: LogConfig) {
+    pub fn set_config(&mut self, _now: Now, log: LogId, config: impl Into<Arc<LogConfig>>) {
         if let Some(partition) = self.log_mut(log) {
-            partition.config = config;
+            partition.config = config.into();
             partition.configured = true;
         }
     }

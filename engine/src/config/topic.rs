@@ -1,6 +1,8 @@
 //! Topic configuration: the typed values of a topic, from its own settings and the broker's keys that stand
 //! behind them. Pure functions and plain data on any core; it knows no partition and no log.
 
+use std::sync::Arc;
+
 use storage::store::LogConfig;
 
 use super::catalogue::{TOPIC, topic_key};
@@ -37,7 +39,7 @@ pub enum TimestampType {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
     /// What its logs are told.
-    pub log: LogConfig,
+    pub log: Arc<LogConfig>,
     /// `compression.type` with the level that goes with it.
     pub compression: CompressionType,
     /// `max.message.bytes`.
@@ -192,7 +194,7 @@ impl TopicConfig {
             other => unreachable!("cleanup.policy is a list with a default, not {other:?}"),
         };
         TopicConfig {
-            log: LogConfig {
+            log: Arc::new(LogConfig {
                 segment_bytes: size("segment.bytes"),
                 segment_ms: long("segment.ms"),
                 segment_jitter_ms: long("segment.jitter.ms"),
@@ -213,7 +215,7 @@ impl TopicConfig {
                 flush_messages: long("flush.messages"),
                 flush_ms: Some(long("flush.ms")).filter(|ms| *ms != i64::MAX),
                 preallocate: value("preallocate") == Some(Value::Boolean(true)),
-            },
+            }),
             compression: match text("compression.type").as_str() {
                 "uncompressed" => CompressionType::Uncompressed,
                 "gzip" => CompressionType::Gzip(int("compression.gzip.level")),

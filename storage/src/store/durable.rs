@@ -3,7 +3,7 @@
 
 use std::io;
 
-use ring::prefetch::prefetch;
+use ring::prefetch::{prefetch, prefetch_behind};
 
 use crate::journal::{Entry, EntryKind, Gathered, JournalNeed, Sealed};
 use crate::tasks::{FileWork, FilesWhy, Job};
@@ -171,7 +171,7 @@ impl Store {
             prefetch(&partition.dirty);
         }
         if let Some(last) = partition_of(AHEAD / 2).and_then(|partition| partition.dirty.back()) {
-            prefetch(last);
+            prefetch_behind(last);
         }
     }
 

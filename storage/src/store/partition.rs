@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ring::buf::Shared;
 
@@ -82,7 +83,8 @@ pub(crate) struct PartitionLog {
     /// Its own directory.
     pub path: Rc<PathBuf>,
     pub incarnation: u64,
-    pub config: LogConfig,
+    /// The same value for all logs of a topic.
+    pub config: Arc<LogConfig>,
     /// Whether `config` came from above: recovered logs keep everything until it did.
     pub configured: bool,
     pub state: LogState,
@@ -148,7 +150,7 @@ impl PartitionLog {
         dir: usize,
         dir_path: &Path,
         incarnation: u64,
-        config: LogConfig,
+        config: Arc<LogConfig>,
         now_ms: i64,
     ) -> PartitionLog {
         let path = Rc::new(dir_path.join(key.dir_name()));

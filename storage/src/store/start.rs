@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::journal::{Entry, EntryKind, Journal};
 use crate::recovery::{CoreImage, PartitionImage};
@@ -11,7 +12,7 @@ use crate::space::DirSpace;
 use crate::tasks::{FilesWhy, Job};
 use crate::types::{Now, Offset};
 
-use super::api::{LogConfig, LogId, StoreConfig, StoreCounters};
+use super::api::{LogId, StoreConfig, StoreCounters};
 use super::maintain::drop_files;
 use super::partition::{LogState, PartitionLog};
 use super::{Dir, Store};
@@ -120,7 +121,7 @@ impl Store {
             dir,
             &path,
             record.incarnation,
-            LogConfig::default(),
+            Arc::default(),
             0,
         );
         partition.configured = false;
