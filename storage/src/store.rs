@@ -45,6 +45,7 @@ mod line;
 mod maintain;
 pub(crate) mod partition;
 mod reads;
+mod recent;
 mod start;
 mod straight;
 #[cfg(test)]

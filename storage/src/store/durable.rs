@@ -10,7 +10,8 @@ use crate::tasks::{FileWork, FilesWhy, Job};
 use crate::types::{Now, Offset};
 
 use super::api::{LogId, Notice, ReadError};
-use super::partition::{LogState, Recent, push_recent};
+use super::partition::LogState;
+use super::recent::Recent;
 use super::straight::SealedStraight;
 use super::write_back::WaitingRename;
 use super::{Deletion, Dir, Store};
@@ -134,7 +135,7 @@ impl Store {
                             offset_end: entry.offset_end,
                             bytes: sealed.bytes.slice(gathered.range),
                         };
-                        push_recent(&mut partition.dirty, recent);
+                        partition.recent.push(recent);
                     }
                     let after_write = partition.config.flush_messages > 1;
                     match touched.last_mut() {
@@ -168,9 +169,9 @@ impl Store {
     fn expect_recent(&self, next: &[Gathered]) {
         let partition_of = |ahead: usize| self.log(next.get(ahead)?.log);
         if let Some(partition) = partition_of(AHEAD) {
-            prefetch(&partition.dirty);
+            prefetch(&partition.recent);
         }
-        if let Some(last) = partition_of(AHEAD / 2).and_then(|partition| partition.dirty.back()) {
+        if let Some(last) = partition_of(AHEAD / 2).and_then(|partition| partition.recent.last()) {
             prefetch_behind(last);
         }
     }
@@ -347,7 +348,11 @@ impl Store {
         let partition = self.logs[log.0 as usize].take().expect("a log to delete");
         self.dirty_bytes -= partition.dirty_bytes;
         self.dirs[dir].space.on_clean(partition.dirty_bytes);
-        self.clean_bytes -= partition.clean.iter().map(Recent::held_bytes).sum::<u64>();
+        self.clean_bytes -= partition
+            .recent
+            .clean()
+            .map(Recent::held_bytes)
+            .sum::<u64>();
         self.dirs[dir].partitions -= 1;
         let name = partition.key.dir_name();
         let deleted = deleted_dir_name(&partition.key.topic_id, &name);

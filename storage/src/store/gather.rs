@@ -1,7 +1,6 @@
 //! The bytes of one write to a segment: large batches as they lie in memory, where they lie there as they will
 //! in the file's sectors, everything else copied. Pure code on a core; knows no journal and no task.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use ring::buf::{AlignedBuf, SECTOR_BYTES, Shared};
@@ -9,7 +8,7 @@ use ring::prefetch::prefetch;
 
 use crate::segment::{BLOCK, Segment, block_floor};
 
-use super::partition::Recent;
+use super::recent::{Recent, RecentBatches};
 
 /// A batch is written from where it lies if so many bytes of it are whole sectors: of smaller ones
 /// [`IN_PLACE_MAX`] would be too short a write.
@@ -29,13 +28,12 @@ const SECTOR: u64 = SECTOR_BYTES as u64;
 /// The batches of a segment that begin before `to` and are not wholly in its file.
 fn dirty_of<'a>(
     segment: &Segment,
-    dirty: &'a VecDeque<Recent>,
+    recent: &'a RecentBatches,
     to: u64,
 ) -> impl Iterator<Item = &'a Recent> + Clone {
     let base = segment.base();
-    let first = dirty.partition_point(|recent| recent.segment_base < base);
-    dirty
-        .range(first..)
+    recent
+        .dirty_from(move |recent| recent.segment_base < base)
         .take_while(move |recent| recent.segment_base == base && recent.position < to)
 }
 
@@ -55,14 +53,14 @@ fn part(recent: &Recent, range: Range<u64>) -> Range<usize> {
 
 /// How far one write may go that begins at `from`: to `to`, or to where a block ends before it, so that it has no
 /// more than [`IN_PLACE_MAX`] parts that are written from where they lie.
-pub(super) fn bounded(segment: &Segment, dirty: &VecDeque<Recent>, from: u64, to: u64) -> u64 {
-    dirty_of(segment, dirty, to)
+pub(super) fn bounded(segment: &Segment, recent: &RecentBatches, from: u64, to: u64) -> u64 {
+    dirty_of(segment, recent, to)
         .filter_map(|recent| in_place(recent, from, to))
         .nth(IN_PLACE_MAX)
         .map_or(to, |range| block_floor(range.start))
 }
 
-/// The bytes `from..to` of a segment, of which `dirty` has those that are not in its file, filled up with
+/// The bytes `from..to` of a segment, of which `recent` has those that are not in its file, filled up with
 /// zeros to whole blocks: pieces, one behind the other, and how many bytes were copied for them. `from` is where a
 /// block begins.
 ///
@@ -70,7 +68,7 @@ pub(super) fn bounded(segment: &Segment, dirty: &VecDeque<Recent>, from: u64, to
 /// If they are not all there.
 pub(super) fn gather(
     segment: &Segment,
-    dirty: &VecDeque<Recent>,
+    recent: &RecentBatches,
     from: u64,
     to: u64,
 ) -> (Vec<Shared>, u64) {
@@ -80,7 +78,7 @@ pub(super) fn gather(
     });
     let mut covered = from + head.len() as u64;
     let from_dirty = covered;
-    let batches = dirty_of(segment, dirty, to);
+    let batches = dirty_of(segment, recent, to);
     let in_place_bytes: u64 = batches
         .clone()
         .filter_map(|recent| in_place(recent, from_dirty, to))
@@ -172,6 +170,12 @@ mod tests {
         }
     }
 
+    fn of(batches: impl IntoIterator<Item = Recent>) -> RecentBatches {
+        let mut all = RecentBatches::default();
+        all.extend(batches);
+        all
+    }
+
     /// What the file has at a position.
     fn byte_at(position: u64) -> u8 {
         ((position / 3) ^ (position >> 9)) as u8
@@ -186,7 +190,7 @@ mod tests {
         segment
     }
 
-    fn check(segment: &Segment, dirty: &VecDeque<Recent>, to: u64) -> (Vec<Shared>, u64) {
+    fn check(segment: &Segment, dirty: &RecentBatches, to: u64) -> (Vec<Shared>, u64) {
         let from = segment.write_from();
         let (pieces, copied_bytes) = gather(segment, dirty, from, to);
         let mut joined = Vec::new();
@@ -210,7 +214,7 @@ mod tests {
         for _ in 0..2_000 {
             let mut position = rng.below(5_000);
             let first = position;
-            let mut dirty = VecDeque::new();
+            let mut dirty = RecentBatches::default();
             for _ in 0..=rng.below(12) {
                 let length = match rng.below(4) {
                     0 => 1 + rng.below(200),
@@ -219,7 +223,7 @@ mod tests {
                     _ => 1 + rng.below(60_000),
                 };
                 let ahead = if rng.one_in(3) { rng.below(SECTOR) } else { 0 };
-                dirty.push_back(recent(position, length as usize, ahead));
+                dirty.push(recent(position, length as usize, ahead));
                 position += length;
             }
             // The tail block that is in the file comes from its head, or from the first batch.
@@ -227,7 +231,7 @@ mod tests {
                 0 => (first, first % BLOCK),
                 1 if first.is_multiple_of(BLOCK) => (first, 0),
                 _ => {
-                    let more = rng.below(dirty[0].bytes.len() as u64);
+                    let more = rng.below(dirty.first().expect("there is one").bytes.len() as u64);
                     let written = first + more;
                     match block_floor(written) < first {
                         true => (written, written % BLOCK),
@@ -252,8 +256,8 @@ mod tests {
 
     #[test]
     fn a_large_batch_is_copied_only_around_its_sectors() {
-        let dirty = VecDeque::from([recent(100, 40_000, 0), recent(40_100, 20_000, 0)]);
-        let (pieces, copied) = check(&segment(0, 0), &VecDeque::from([recent(0, 100, 0)]), 100);
+        let dirty = of([recent(100, 40_000, 0), recent(40_100, 20_000, 0)]);
+        let (pieces, copied) = check(&segment(0, 0), &of([recent(0, 100, 0)]), 100);
         assert_eq!((pieces.len(), copied), (1, 100));
         let (pieces, copied) = check(&segment(100, 100), &dirty, 60_100);
         // 0 to 512, in place to 39,936 (78 sectors), to 40,448, in place to 59,904 (117), to the end.
@@ -264,14 +268,14 @@ mod tests {
 
     #[test]
     fn one_write_has_so_many_parts_in_place_at_most() {
-        let dirty: VecDeque<Recent> = (0..100).map(|i| recent(i * 16_000, 16_000, 0)).collect();
+        let dirty = of((0..100).map(|i| recent(i * 16_000, 16_000, 0)));
         let segment = segment(0, 0);
         let to = bounded(&segment, &dirty, 0, 1_600_000);
         assert_eq!(to, block_floor(32 * 16_000));
         let (pieces, _) = check(&segment, &dirty, to);
         let large = pieces.iter().filter(|piece| piece.len() > 4096);
         assert_eq!(large.count(), IN_PLACE_MAX);
-        let few: VecDeque<Recent> = dirty.range(..32).cloned().collect();
+        let few = of(dirty.dirty().take(32).cloned());
         assert_eq!(bounded(&segment, &few, 0, 512_000), 512_000);
     }
 }

@@ -334,14 +334,10 @@ impl Store {
             && partition.segments[0].image.offset_end <= partition.log_start
         {
             let segment = partition.segments.pop_front().expect("more than one");
-            while partition
-                .dirty
-                .front()
-                .is_some_and(|recent| recent.segment_base == segment.base())
-            {
-                let recent = partition.dirty.pop_front().expect("just seen");
-                freed += recent.bytes.len() as u64;
-            }
+            let base = segment.base();
+            freed += partition
+                .recent
+                .drop_dirty(|recent| recent.segment_base <= base);
             self.counters.segments_deleted += 1;
             if segment.made {
                 drop_files(

@@ -7,52 +7,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ring::buf::Shared;
-
-use crate::journal::ENTRY_HEADER_BYTES;
 use crate::leader_epochs::LeaderEpochs;
 use crate::producer_state::ProducerStates;
 use crate::segment::{Segment, SegmentImage, block_floor};
 use crate::store::api::{LogConfig, PartitionKey};
+use crate::store::recent::{Recent, RecentBatches};
 use crate::store::straight::{CARRY_BYTES_MAX, Gathering, OpenStraight};
 use crate::types::Offset;
-
-/// A batch in memory: a view of the journal write that carried it.
-#[derive(Clone, Debug)]
-pub(crate) struct Recent {
-    /// The journal write that holds it.
-    pub sequence: u64,
-    pub segment_base: Offset,
-    pub position: u64,
-    pub base_offset: Offset,
-    pub offset_end: Offset,
-    pub bytes: Shared,
-}
-
-/// Memory that a batch takes beside its bytes: its place in a log, and its entry's header in the journal
-/// write that it keeps.
-const RECENT_OVERHEAD_BYTES: u64 = (size_of::<Recent>() + ENTRY_HEADER_BYTES) as u64;
-
-impl Recent {
-    /// Memory that it takes in the cache. Of dirty batches only the bytes count: their entries are
-    /// bounded by the journal.
-    pub(crate) fn held_bytes(&self) -> u64 {
-        self.bytes.len() as u64 + RECENT_OVERHEAD_BYTES
-    }
-
-    pub(crate) fn position_end(&self) -> u64 {
-        self.position + self.bytes.len() as u64
-    }
-}
-
-/// Appends to a list that grows by quarters: of thousands of logs each has two, and doubling would leave
-/// half of their memory empty.
-pub(crate) fn push_recent(list: &mut VecDeque<Recent>, recent: Recent) {
-    if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 4).max(4));
-    }
-    list.push_back(recent);
-}
 
 /// Where a partition is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +56,8 @@ pub(crate) struct PartitionLog {
     pub log_end: Offset,
     /// The acknowledgement mark.
     pub durable_end: Offset,
-    /// Batches that are not wholly written to their segments, in offset order.
-    pub dirty: VecDeque<Recent>,
-    /// Batches before those, written: a cache.
-    pub clean: VecDeque<Recent>,
+    /// Batches in memory.
+    pub recent: RecentBatches,
     pub dirty_bytes: u64,
     pub epochs: LeaderEpochs,
     pub producers: ProducerStates,
@@ -166,8 +125,7 @@ impl PartitionLog {
             log_start: Offset(0),
             log_end: Offset(0),
             durable_end: Offset(0),
-            dirty: VecDeque::new(),
-            clean: VecDeque::new(),
+            recent: RecentBatches::default(),
             dirty_bytes: 0,
             epochs: LeaderEpochs::default(),
             producers: ProducerStates::default(),
@@ -257,7 +215,7 @@ impl PartitionLog {
 
     /// The oldest journal write that must stay: what it holds is not flushed in a segment.
     pub(crate) fn pinned_sequence(&self) -> Option<u64> {
-        let dirty = self.dirty.front().map(|recent| recent.sequence);
+        let dirty = self.recent.first_dirty().map(|recent| recent.sequence);
         self.segments
             .iter()
             .filter_map(Segment::pinned_sequence)
@@ -271,9 +229,9 @@ impl PartitionLog {
         let written = |recent: &Recent| {
             recent.segment_base < base || recent.segment_base == base && recent.position_end() <= to
         };
-        let first = self.dirty.partition_point(written);
-        self.dirty
-            .get(first)
+        self.recent
+            .dirty_from(written)
+            .next()
             .is_some_and(|recent| recent.sequence <= end)
     }
 
@@ -284,39 +242,23 @@ impl PartitionLog {
         from: Offset,
         up_to: Offset,
     ) -> Option<impl Iterator<Item = &Recent>> {
-        let begins = self.clean.front().or(self.dirty.front())?.base_offset;
-        if from < begins {
-            return None;
-        }
-        let clean = self
-            .clean
-            .partition_point(|recent| recent.offset_end <= from);
-        let dirty = if clean < self.clean.len() {
-            0
-        } else {
-            self.dirty
-                .partition_point(|recent| recent.offset_end <= from)
-        };
-        Some(
-            self.clean
-                .range(clean..)
-                .chain(self.dirty.range(dirty..))
-                .take_while(move |recent| recent.offset_end <= up_to),
-        )
+        let begins = self.recent.first()?.base_offset;
+        let batches = self.recent.from(move |recent| recent.offset_end <= from);
+        (from >= begins).then(|| batches.take_while(move |recent| recent.offset_end <= up_to))
     }
 
     /// How many bytes of a segment's file may be asked from the disk: everything behind that
-    /// is readable is in `dirty` as whole batches.
+    /// is readable is dirty in memory as whole batches.
     pub(crate) fn readable_bytes(&self, index: usize) -> u64 {
         let segment = &self.segments[index];
         let first = self
-            .dirty
-            .iter()
+            .recent
+            .dirty()
             .find(|recent| recent.segment_base >= segment.base())
             .filter(|recent| recent.segment_base == segment.base());
         match first {
             Some(recent) => recent.position,
-            // What is not in `dirty` and not written is still being gathered for the journal.
+            // What is not there and not written is still being gathered for the journal.
             None => segment.written.min(segment.image.length_bytes),
         }
     }

@@ -17,6 +17,7 @@ use crate::types::{Now, Offset};
 use super::Store;
 use super::api::{Found, LogConfig, LogId, Lookup, LookupKind, Notice, Read, ReadError};
 use super::partition::PartitionLog;
+use super::recent::Recent;
 use super::windows::{Place, Taken, Wanted, Windows};
 
 /// An index is not thinned below this, in bytes, whatever the configuration says.
@@ -146,8 +147,8 @@ impl Store {
             let wanted = waiters.first().expect("at least one").wanted;
             let partition = self.log(log).expect("looked at by the caller");
             let from = partition
-                .dirty
-                .front()
+                .recent
+                .first_dirty()
                 .map_or(from, |recent| recent.base_offset);
             let batches = self.held_in_memory(now, log, from, wanted);
             return Err(batches.unwrap_or_default());
@@ -340,8 +341,8 @@ impl Store {
         let partition = self.log(log).expect("the segment is there");
         let base = partition.segments[index].base();
         let next = partition
-            .dirty
-            .iter()
+            .recent
+            .dirty()
             .find(|recent| recent.segment_base >= base)
             .filter(|recent| recent.segment_base == base)
             .map_or(partition.segments[index].image.offset_end, |recent| {
@@ -391,22 +392,19 @@ impl Store {
                 continue;
             }
             let in_memory = partition
-                .clean
-                .front()
-                .or(partition.dirty.front())
+                .recent
+                .first()
                 .is_some_and(|recent| recent.base_offset <= segment.base().max(log_start));
             if partition.readable_bytes(index) > 0 && !in_memory {
                 memory_only = false;
                 parts.push(LookupPart::Segment(self.segment_ref(log, index)));
             }
-            let batches = partition
-                .clean
-                .iter()
-                .filter(|_| in_memory)
-                .chain(&partition.dirty)
-                .filter(|recent| recent.segment_base == segment.base())
-                .map(|recent| recent.bytes.clone())
-                .collect();
+            let own = |recent: &&Recent| recent.segment_base == segment.base();
+            let bytes = |recent: &Recent| recent.bytes.clone();
+            let batches = match in_memory {
+                true => partition.recent.iter().filter(own).map(bytes).collect(),
+                false => partition.recent.dirty().filter(own).map(bytes).collect(),
+            };
             parts.push(LookupPart::Memory(batches));
         }
         if memory_only {

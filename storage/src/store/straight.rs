@@ -24,7 +24,8 @@ use crate::types::{Now, Offset};
 use super::Store;
 use super::api::{FileRef, LogId};
 use super::durable::earlier;
-use super::partition::{LogState, PartitionLog, Recent};
+use super::partition::{LogState, PartitionLog};
+use super::recent::Recent;
 
 /// A straight write takes at most this much along that the journal has already: it is copied.
 pub(crate) const CARRY_BYTES_MAX: u64 = WRITE_BYTES_MAX as u64;
@@ -223,7 +224,7 @@ impl Store {
             _ => AlignedBuf::scratch(needed.max(ARENA_BYTES)),
         };
         let mut covered = from;
-        for recent in &partition.dirty {
+        for recent in partition.recent.dirty() {
             let start = recent.position.max(from);
             if start < recent.position_end() {
                 assert!(start <= covered, "a hole in what is written to a segment");
@@ -380,7 +381,7 @@ impl Store {
         part: Part,
     ) -> (SealedStraight, Companion) {
         let partition = self.log_mut(part.log).expect("it is deleted later");
-        partition.dirty.extend(part.batches(sequence));
+        partition.recent.extend(part.batches(sequence));
         let index = partition
             .segment_at(part.segment_base)
             .expect("it is dropped later");

@@ -14,7 +14,7 @@ use super::Store;
 use super::api::LogId;
 use super::durable::is_full;
 use super::gather::{bounded, gather};
-use super::partition::{PartitionLog, push_recent};
+use super::partition::PartitionLog;
 
 /// Bytes of one write to a segment, at most: a write of the journal that comes behind it waits for no
 /// more than the device takes for that. Buffers of this size lie on huge pages.
@@ -73,12 +73,9 @@ impl Queue {
 /// Bytes of a segment that are in memory and durable in the journal, or written already.
 fn durable_length(partition: &PartitionLog, index: usize, durable: u64) -> u64 {
     let segment = &partition.segments[index];
-    let count = partition
-        .dirty
-        .partition_point(|recent| recent.sequence <= durable);
     partition
-        .dirty
-        .range(..count)
+        .recent
+        .dirty_until(|recent| recent.sequence <= durable)
         .rev()
         .find(|recent| recent.segment_base <= segment.base())
         .filter(|recent| recent.segment_base == segment.base())
@@ -196,8 +193,8 @@ impl Store {
         let partition = self.log_mut(log).expect("a log that is written");
         let path = Rc::clone(&partition.path);
         let first = partition
-            .dirty
-            .front()
+            .recent
+            .first_dirty()
             .map(|recent| (recent.segment_base, recent.position));
         let segment = &mut partition.segments[index];
         let from = segment.write_from();
@@ -268,7 +265,7 @@ impl Store {
         };
         to = bounded(
             segment,
-            &partition.dirty,
+            &partition.recent,
             from,
             to.min(from + CHUNK_BYTES_MAX),
         );
@@ -293,7 +290,7 @@ impl Store {
         };
         let write = to > segment.written;
         let (pieces, copied_bytes) = match write {
-            true => gather(segment, &partition.dirty, from, to),
+            true => gather(segment, &partition.recent, from, to),
             false => (Vec::new(), 0),
         };
         let target = segment.allocation_for(
@@ -479,7 +476,7 @@ impl Store {
             segment.head_sequence = None;
         }
         // Batches are in offset order, and so are their journal writes.
-        if let Some(recent) = partition.dirty.front()
+        if let Some(recent) = partition.recent.first_dirty()
             && recent.segment_base == base
             && recent.position < written
         {
@@ -507,8 +504,8 @@ impl Store {
         self.note_in_file(log, base, written);
     }
 
-    /// A segment's file has all bytes below `written`: batches that are wholly in it leave the dirty
-    /// list for the cache.
+    /// A segment's file has all bytes below `written`: batches that are wholly in it are clean: they
+    /// stay as a cache.
     pub(super) fn note_in_file(&mut self, log: LogId, base: Offset, written: u64) {
         let Some(partition) = self
             .logs
@@ -525,15 +522,14 @@ impl Store {
         segment.written = written;
         let (mut moved, mut kept) = (0, 0);
         let mut moved_from = None;
-        while let Some(recent) = partition.dirty.front() {
+        while let Some(recent) = partition.recent.first_dirty() {
             if recent.segment_base != base || recent.position_end() > written {
                 break;
             }
             moved += recent.bytes.len() as u64;
             kept += recent.held_bytes();
             moved_from = moved_from.or(Some(recent.sequence));
-            let recent = partition.dirty.pop_front().expect("just seen");
-            push_recent(&mut partition.clean, recent);
+            partition.recent.note_clean();
         }
         partition.dirty_bytes -= moved;
         let dir = partition.dir;
@@ -557,7 +553,7 @@ impl Store {
                 continue;
             };
             while bytes > 0 {
-                let Some(recent) = partition.clean.pop_front() else {
+                let Some(recent) = partition.recent.pop_clean() else {
                     break;
                 };
                 bytes = bytes.saturating_sub(recent.held_bytes());
