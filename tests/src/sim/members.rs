@@ -498,7 +498,11 @@ impl Turn<'_, '_> {
                 if response.error_code != 0 {
                     return self.on_error("a heartbeat", generation, response.error_code);
                 }
-                accepted("a heartbeat", generation, floor)
+                // A coordinator that reads its log back because an append failed says to each that all is well.
+                match self.cx.world.is_troubled() {
+                    true => Ok(()),
+                    false => accepted("a heartbeat", generation, floor),
+                }
             }
             MemberAsked::Commit {
                 name,
